@@ -1,0 +1,3 @@
+"""Administer VFIO device assignment on Linux."""
+
+__version__ = "0.1.0"
