@@ -1,0 +1,166 @@
+"""The ``vfioctl`` command itself: its own options, lazy sub-commands, and errors turned into exit statuses."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from vfioctl import __version__
+from vfioctl.cli import messages
+from vfioctl.cli.registry import COMMANDS
+from vfioctl.cli.session import Session
+from vfioctl.errors import ExitStatus, UsageError, VfioctlError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from vfioctl.host.machine import Machine
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when the command is run, or its own --help asked for, and not before."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        module = importlib.import_module(f"vfioctl.cli.commands.{entry.module}")
+        return cast(click.Command, module.command)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            import difflib
+
+            close = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f"did you mean {close[0]}?" if close else "vfioctl --help lists the commands"
+            raise UsageError(f"there is no command {name!r}", hint=hint, subject=name)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for section in dict.fromkeys(entry.section for entry in COMMANDS.values()):
+            rows = [(name, entry.help) for name, entry in COMMANDS.items() if entry.section == section]
+            with formatter.section(section):
+                formatter.write_dl(rows)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        items = [
+            CompletionItem(name, help=entry.help)
+            for name, entry in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return items + click.Command.shell_complete(self, ctx, incomplete)
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit status: 0 yes or done, 1 a clean no, 2 usage, 3 not found, 4 permission, 5 refused by a guard, "
+    "6 busy, 7 refused by the kernel, 8 failed and put back, 9 failed and not all put back, 124 deadline.",
+)
+@click.option("--root", metavar="DIR", help="Look at the sys, proc and dev under DIR instead of this host's.")
+@click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    help="Colour tables: auto does on a terminal, unless NO_COLOR is set.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.1),
+    default=30.0,
+    metavar="SECONDS",
+    help="How long the kernel or udev may take for one step.  [default: 30]",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Say on stderr what is done, step by step.")
+@click.version_option(__version__, prog_name="vfioctl", message="%(prog)s %(version)s")
+@click.pass_context
+def vfioctl(ctx: click.Context, root: str | None, color: str, timeout: float, verbose: bool) -> None:
+    """Administer VFIO device assignment: list IOMMU groups, check viability, bind devices to a VFIO driver,
+    permit users, and map DMA."""
+    machine = cast("Machine | None", ctx.obj)
+    if root is not None and not os.path.isdir(root):
+        raise UsageError(f"--root: {root!r} is not a directory", subject=root)
+    ctx.obj = Session(root, color, timeout, verbose, machine)
+
+
+def run(args: Sequence[str], machine: Machine | None = None) -> int:
+    """Runs a command line and returns the exit status; ``machine`` stands in for the running host in tests."""
+    wants_json = _wants_json(args)
+    try:
+        result: Any = vfioctl.main(list(args), prog_name="vfioctl", obj=machine, standalone_mode=False)
+        sys.stdout.flush()
+    except VfioctlError as error:
+        messages.error(error, as_json=wants_json)
+        return int(error.status)
+    except click.ClickException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            return int(ExitStatus.USAGE)
+        messages.error(_usage(error), as_json=wants_json)
+        return int(ExitStatus.USAGE)
+    except click.Abort:
+        messages.note("interrupted")
+        return 130
+    except BrokenPipeError:
+        # The reader has gone (head, grep -q): end quietly, as a program killed by SIGPIPE would.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except PermissionError as error:
+        messages.error(_unreadable(error), as_json=wants_json)
+        return int(ExitStatus.PERMISSION)
+    except OSError as error:
+        messages.error(_unforeseen(error), as_json=wants_json)
+        return int(ExitStatus.KERNEL)
+    return int(result) if isinstance(result, int) else int(ExitStatus.OK)
+
+
+def _wants_json(args: Sequence[str]) -> bool:
+    """Whether errors are to be JSON: known even when the command line itself cannot be parsed."""
+    for index, arg in enumerate(args):
+        if arg == "--":
+            return False
+        if arg == "-J" or arg == "--format=json":
+            return True
+        if arg == "--format" and list(args[index + 1 : index + 2]) == ["json"]:
+            return True
+    return False
+
+
+def _usage(error: click.ClickException) -> UsageError:
+    context = getattr(error, "ctx", None)
+    hint = f"{context.command_path} --help explains it" if context is not None else None
+    return UsageError(error.format_message(), hint=hint)
+
+
+def _unreadable(error: PermissionError) -> VfioctlError:
+    return VfioctlError(
+        f"{error.filename or 'a file'} may not be read: {error.strerror}",
+        hint="run it as root, or look at what stands in the way (a container, a security module)",
+        subject=str(error.filename) if error.filename else None,
+        errno=error.errno,
+        code="permission",
+        status=ExitStatus.PERMISSION,
+    )
+
+
+def _unforeseen(error: OSError) -> VfioctlError:
+    return VfioctlError(
+        f"{error.filename or 'the system'}: {error.strerror or error}",
+        subject=str(error.filename) if error.filename else None,
+        errno=error.errno,
+        code="system",
+        status=ExitStatus.KERNEL,
+    )

@@ -1,0 +1,108 @@
+"""Arguments that name groups and devices, resolved against a snapshot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import click
+
+from vfioctl.errors import NotFound, UsageError
+from vfioctl.model import Device, IommuGroup, Snapshot
+from vfioctl.policy import subjects
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from vfioctl.cli.session import Session
+
+
+class Subject(click.ParamType):
+    """A group or device argument, completed from this host's sysfs."""
+
+    name = "subject"
+
+    def __init__(self, groups: bool = True) -> None:
+        self.groups = groups
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        from vfioctl.host.files import names
+
+        known = names("/sys/bus/pci/devices")
+        if self.groups:
+            known += names("/sys/kernel/iommu_groups")
+        # A short address (01:00.0) completes too.
+        known += [name[5:] for name in known if name.startswith("0000:") and incomplete[:5] != "0000:"]
+        return [CompletionItem(name) for name in known if name.startswith(incomplete)]
+
+
+SUBJECT = Subject()
+DEVICE = Subject(groups=False)
+
+
+def resolve(session: Session, snapshot: Snapshot, text: str) -> IommuGroup | Device:
+    """The group or device that ``text`` names. Raises UsageError (malformed, ambiguous) or NotFound."""
+    name = subjects.parse(text)
+    if name.kind == "group":
+        assert name.number is not None
+        return subjects.find_group(snapshot, name.number)
+    if name.kind == "address":
+        return subjects.find_device(snapshot, name.bus, name.text)
+    return _behind_host_name(session, snapshot, text)
+
+
+def _behind_host_name(session: Session, snapshot: Snapshot, text: str) -> Device:
+    from vfioctl.host.names import devices_behind
+
+    known = {device.address: device for device in snapshot.devices}
+    found: dict[str, Device] = {}
+    for path in devices_behind(session.root, text):
+        while path not in ("/", "") and path != session.root:
+            path, part = os.path.split(path)
+            if part in known:
+                found[known[part].key] = known[part]
+                break
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if found:
+        raise UsageError(
+            f"{text!r} is ambiguous: {', '.join(found)}",
+            hint="give the address",
+            subject=text,
+            code="ambiguous",
+        )
+    raise NotFound(
+        f"there is no group, device, network interface or block device {text!r}",
+        hint="vfioctl list-devices shows the devices there are",
+        subject=text,
+        code="no-such-device",
+    )
+
+
+def group_of(snapshot: Snapshot, subject: IommuGroup | Device) -> IommuGroup | None:
+    """The group itself, or the group of the device; None for a device without one."""
+    if isinstance(subject, IommuGroup):
+        return subject
+    return None if subject.group is None else subjects.find_group(snapshot, subject.group)
+
+
+def group_numbers(snapshot: Snapshot, found: Iterable[IommuGroup | Device]) -> set[int]:
+    """The numbers of the groups of some subjects. Raises NotFound for a device without a group."""
+    numbers = set()
+    for subject in found:
+        group = group_of(snapshot, subject)
+        if group is None:
+            assert isinstance(subject, Device)
+            raise NotFound(
+                f"{subject.address} is in no IOMMU group",
+                hint="it is not behind an IOMMU that is on; vfioctl list-groups says why when there are no groups at all",
+                subject=subject.address,
+                code="no-iommu-group",
+            )
+        numbers.add(group.id)
+    return numbers

@@ -1,0 +1,164 @@
+"""How answers are printed: table, plain, json, yaml. Documents and rows come from vfioctl.cli.records."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
+
+import click
+
+from vfioctl.cli.messages import visible
+from vfioctl.cli.session import Session
+from vfioctl.errors import UsageError
+
+Record = Mapping[str, Any]
+#: Column name -> the value of that column in a record.
+Columns = Mapping[str, Callable[[Record], object]]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Output(NamedTuple):
+    """The output options of a command."""
+
+    format: str
+    noheadings: bool
+    columns: tuple[str, ...]
+
+
+def output_options(columns: Columns | None = None, default: Sequence[str] = ()) -> Callable[[F], F]:
+    """Adds --format, -J and, for a command with ``columns``, -n and -o; the command gets ``output``."""
+
+    def decorate(function: F) -> F:
+        if columns is not None:
+            listed = ", ".join(columns)
+            function = click.option(
+                "-o",
+                "--columns",
+                metavar="A,B",
+                callback=lambda ctx, param, value: _columns(value, columns, default),
+                expose_value=True,
+                help=f"Columns of table and plain: {listed}.  [default: {','.join(default)}]",
+            )(function)
+            function = click.option("-n", "--noheadings", is_flag=True, help="Leave the headings out.")(
+                function
+            )
+        function = click.option("-J", "--json", "as_json", is_flag=True, help="The same as --format json.")(
+            function
+        )
+        return click.option(
+            "--format",
+            "format_",
+            type=click.Choice(["table", "plain", "json", "yaml"]),
+            help="Default: table on a terminal, else plain.",
+        )(function)
+
+    return decorate
+
+
+def options(
+    format_: str | None, as_json: bool, noheadings: bool = False, columns: Sequence[str] = ()
+) -> Output:
+    """The :class:`Output` from the values of :func:`output_options`."""
+    chosen = "json" if as_json else format_ or ("table" if sys.stdout.isatty() else "plain")
+    return Output(chosen, noheadings, tuple(columns))
+
+
+def _columns(value: str | None, columns: Columns, default: Sequence[str]) -> tuple[str, ...]:
+    if value is None:
+        return tuple(default)
+    chosen = tuple(name.strip().lower() for name in value.split(","))
+    for name in chosen:
+        if name not in columns:
+            raise UsageError(f"-o: there is no column {name!r}", hint=f"columns: {', '.join(columns)}")
+    return chosen
+
+
+def emit(
+    session: Session,
+    output: Output,
+    document: Record,
+    rows: Iterable[Record] = (),
+    columns: Columns | None = None,
+) -> None:
+    """Prints ``document`` as json or yaml, or ``rows`` by the chosen columns as table or plain."""
+    if output.format == "json":
+        emit_json(document)
+    elif output.format == "yaml":
+        import yaml
+
+        sys.stdout.write(yaml.safe_dump(_plain(document), sort_keys=False, allow_unicode=False))
+    else:
+        columns = columns or {}
+        table = [[columns[name](row) for name in output.columns] for row in rows]
+        if output.format == "plain":
+            emit_plain(output, table)
+        else:
+            emit_table(session, output, table)
+
+
+def emit_json(document: Record) -> None:
+    """One line when a program reads it, indented when a person does."""
+    import json
+
+    indent = 2 if sys.stdout.isatty() else None
+    sys.stdout.write(json.dumps(document, indent=indent) + "\n")
+
+
+def emit_plain(output: Output, table: Sequence[Sequence[object]]) -> None:
+    """One record a line, fields separated by one space; a field's own spaces and controls as backslash escapes."""
+    lines = [] if output.noheadings or not table else [" ".join(name.upper() for name in output.columns)]
+    lines += [" ".join(_field(cell) for cell in row) for row in table]
+    if lines:
+        sys.stdout.write("\n".join(lines) + "\n")
+
+
+def emit_table(session: Session, output: Output, table: Sequence[Sequence[object]]) -> None:
+    """For people; its form may change from release to release."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, show_header=not output.noheadings, pad_edge=False, header_style="bold")
+    for name in output.columns:
+        drawn.add_column(Text(name.upper()), overflow="fold")
+    for row in table:
+        drawn.add_row(*(Text(visible(text(cell)), style=_style(cell)) for cell in row))
+    console = Console(
+        force_terminal=True if session.color == "always" else None,
+        no_color=session.color == "never" or (session.color == "auto" and "NO_COLOR" in os.environ),
+        highlight=False,
+        soft_wrap=not sys.stdout.isatty(),
+    )
+    console.print(drawn)
+
+
+def text(cell: object) -> str:
+    """A value as words: None is "-", booleans are yes and no, lists are joined by commas."""
+    if cell is None or cell == "":
+        return "-"
+    if cell is True:
+        return "yes"
+    if cell is False:
+        return "no"
+    if isinstance(cell, (list, tuple)):
+        return ",".join(text(item) for item in cell) or "-"
+    return str(cell)
+
+
+def _field(cell: object) -> str:
+    return visible(text(cell)).replace(" ", "\\x20")
+
+
+def _style(cell: object) -> str:
+    return {True: "green", False: "red"}[cell] if isinstance(cell, bool) else ""
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, for the safe YAML dumper knows no tuples."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return cast(object, value)

@@ -1,0 +1,88 @@
+"""The public shapes (schema_version 1): what json and yaml show, and what columns are taken from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from vfioctl.model import Device, IommuGroup, Node, ReservedRegion
+from vfioctl.policy.viability import Member, Problem, Viability
+
+SCHEMA_VERSION = 1
+
+
+def document(key: str, value: Any) -> dict[str, Any]:
+    """A document with its schema version in front."""
+    return {"schema_version": SCHEMA_VERSION, key: value}
+
+
+def node(value: Node | None) -> dict[str, Any] | None:
+    """A device node: path, uid, gid, mode as four octal digits."""
+    if value is None:
+        return None
+    return {"path": value.path, "uid": value.uid, "gid": value.gid, "mode": f"{value.mode:04o}"}
+
+
+def region(value: ReservedRegion) -> dict[str, Any]:
+    """A reserved region: start and end (inclusive) as numbers."""
+    return {"start": value.start, "end": value.end, "type": value.type}
+
+
+def member_device(device: Device) -> dict[str, Any]:
+    """A device inside its group."""
+    pci = device.pci
+    return {
+        "address": device.address,
+        "bus": device.bus,
+        "class": pci and pci.class_,
+        "vendor": pci and pci.vendor,
+        "device": pci and pci.device,
+        "subsystem_vendor": pci and pci.subsystem_vendor,
+        "subsystem_device": pci and pci.subsystem_device,
+        "driver": device.driver,
+        "driver_override": device.driver_override,
+        "vfio_dev": device.vfio_dev,
+        "cdev": node(device.cdev),
+    }
+
+
+def device(value: Device, viable: bool | None = None, usable: bool | None = None) -> dict[str, Any]:
+    """A device with its group's number and verdict; null without a group."""
+    return {**member_device(value), "group": value.group, "viable": viable, "usable": usable}
+
+
+def group(value: IommuGroup, verdict: Viability) -> dict[str, Any]:
+    """A group with its members."""
+    return {
+        "id": value.id,
+        "name": value.name,
+        "type": value.type,
+        "viable": verdict.viable,
+        "usable": verdict.usable,
+        "node": node(value.node),
+        "reserved_regions": [region(r) for r in value.reserved_regions],
+        "devices": [member_device(d) for d in value.devices],
+    }
+
+
+def member(value: Member) -> dict[str, Any]:
+    """The verdict on one member."""
+    return {
+        "address": value.device.address,
+        "bus": value.device.bus,
+        "driver": value.device.driver,
+        "verdict": "blocking" if value.blocking else "ok",
+        "reason": value.reason,
+        "detail": value.detail,
+        "cure": value.cure,
+    }
+
+
+def problem(value: Problem) -> dict[str, Any]:
+    """A refusal that comes after viability."""
+    return {"code": value.code, "detail": value.detail, "cure": value.cure}
+
+
+def drivers(devices: Iterable[dict[str, Any]]) -> list[str]:
+    """The drivers of some member records, each once."""
+    return sorted({d["driver"] for d in devices if d["driver"]})

@@ -1,0 +1,31 @@
+"""The command tree as data: importing it imports no command, so that --help and TAB stay fast."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """A command: its one-line help, its section, and the module ``vfioctl.cli.commands.<module>``
+    whose ``command`` it is."""
+
+    module: str
+    help: str
+    section: str
+
+
+LOOK, ASSIGN, DMA = "Look", "Assign", "DMA"
+
+COMMANDS: dict[str, Entry] = {
+    "list-groups": Entry("list_groups", "List IOMMU groups and whether they are viable.", LOOK),
+    "list-devices": Entry("list_devices", "List devices with their group, ids and driver.", LOOK),
+    "show": Entry("show", "Show everything known of a group or a device.", LOOK),
+    "check-viable": Entry("check_viable", "Say whether groups are viable, and why not.", LOOK),
+    "bind": Entry("bind", "Bind devices or whole groups to a VFIO driver.", ASSIGN),
+    "unbind": Entry("unbind", "Give devices back to their host driver.", ASSIGN),
+    "recover": Entry("recover", "Put back what an interrupted change left behind.", ASSIGN),
+    "permit": Entry("permit", "Let a user or group open the device nodes.", ASSIGN),
+    "revoke": Entry("revoke", "Make the device nodes root's alone again.", ASSIGN),
+    "iommu-info": Entry("iommu_info", "Show what the IOMMU of a group can do.", DMA),
+    "map": Entry("map", "Prove DMA mapping: set up a container, map memory, report, clean up.", DMA),
+}

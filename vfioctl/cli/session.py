@@ -1,0 +1,45 @@
+"""What one run of vfioctl was asked for, and its access to the host."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from vfioctl.errors import UsageError
+from vfioctl.model import Snapshot
+
+if TYPE_CHECKING:
+    from vfioctl.host.machine import Machine
+
+
+class Session:
+    """Options of ``vfioctl`` itself, and the host behind them; carried as click's ``ctx.obj``."""
+
+    def __init__(
+        self, root: str | None, color: str, timeout: float, verbose: bool, machine: Machine | None = None
+    ) -> None:
+        self.replay = root is not None
+        self.root = root or (machine.root if machine is not None else "/")
+        self.color = color
+        self.timeout = timeout
+        self.verbose = verbose
+        self._machine = machine
+
+    def snapshot(self, *, ungrouped: bool = True) -> Snapshot:
+        """What is there now. Raises PermissionError when sysfs may not be read."""
+        from vfioctl.host.reader import read_snapshot
+
+        return read_snapshot(self.root, ungrouped=ungrouped)
+
+    @cached_property
+    def machine(self) -> Machine:
+        """The running host, for commands that change it or open its device nodes. Raises UsageError under --root."""
+        if self.replay:
+            raise UsageError(
+                "--root is for looking: this command works on the running host only", subject=self.root
+            )
+        if self._machine is not None:
+            return self._machine
+        from vfioctl.host.machine import Machine
+
+        return Machine(timeout=self.timeout)

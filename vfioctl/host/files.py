@@ -1,0 +1,64 @@
+"""Reading small kernel files, relative to a directory file descriptor where one is at hand.
+
+A device can vanish between any two reads: ENOENT, ENODEV and ENXIO are the answer None ("not there").
+A file that is there and forbidden raises PermissionError: absent, empty and forbidden are three answers.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ENOTDIR})
+_CHUNK = 65536
+
+
+def read(path: str, dir_fd: int | None = None) -> str | None:
+    """The whole text of ``path`` without its trailing newline, or None when it is not there.
+
+    Undecodable bytes become surrogates; rendering makes them visible.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno in GONE:
+            return None
+        raise
+    try:
+        data = os.read(fd, _CHUNK)
+        if len(data) >= 4096:  # sysfs attributes end below a page; procfs files do not
+            while more := os.read(fd, _CHUNK):
+                data += more
+    except OSError as error:
+        if error.errno in GONE:
+            return None
+        raise
+    finally:
+        os.close(fd)
+    return data.decode(errors="surrogateescape").rstrip("\n")
+
+
+def link_name(path: str, dir_fd: int | None = None) -> str | None:
+    """The last component of a symbolic link's target (``driver`` -> driver name), or None."""
+    try:
+        return os.readlink(path, dir_fd=dir_fd).rpartition("/")[2]
+    except OSError as error:
+        if error.errno in GONE or error.errno == errno.EINVAL:
+            return None
+        raise
+
+
+def names(path: str, dir_fd: int | None = None) -> list[str]:
+    """The sorted entries of a directory; empty when it is not there."""
+    try:
+        if dir_fd is None:
+            return sorted(os.listdir(path))
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno in GONE:
+            return []
+        raise
+    try:
+        return sorted(os.listdir(fd))
+    finally:
+        os.close(fd)

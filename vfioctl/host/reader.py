@@ -1,0 +1,194 @@
+"""Reads a :class:`Snapshot` from sysfs, procfs and /dev: the only way in for what the looking commands say."""
+
+from __future__ import annotations
+
+import os
+
+from vfioctl.host.files import GONE, link_name, names, read
+from vfioctl.model import Device, IommuGroup, Kernel, Node, PciIds, Platform, ReservedRegion, Snapshot
+
+_PATH = os.O_PATH | os.O_CLOEXEC
+
+
+def read_snapshot(root: str = "/", *, ungrouped: bool = False) -> Snapshot:
+    """Everything under ``root`` that belongs to an IOMMU group; with ``ungrouped`` also PCI devices without one.
+
+    Raises PermissionError when a file is there and forbidden.
+    """
+    reader = _Reader(root)
+    groups = tuple(reader.groups())
+    devices = [device for group in groups for device in group.devices]
+    if ungrouped:
+        devices += reader.ungrouped({device.key for device in devices})
+    return Snapshot(reader.kernel(), groups, tuple(devices))
+
+
+def read_platform(root: str = "/") -> Platform:
+    """The evidence for :func:`vfioctl.policy.diagnosis.why_no_groups`."""
+    here = _Reader(root).at
+    tables = names(here("sys/firmware/acpi/tables"))
+    return Platform(
+        machine=_machine(root),
+        cmdline=read(here("proc/cmdline")) or "",
+        firmware_tables=tuple(t for t in tables if t in ("DMAR", "IVRS", "IORT", "VIOT", "RIMT")),
+        iommu_units=tuple(names(here("sys/class/iommu"))),
+        sysfs_mounted=os.path.isdir(here("sys/kernel")),
+        groups_directory=os.path.isdir(here("sys/kernel/iommu_groups")),
+    )
+
+
+def parse_pci_modalias(text: str) -> PciIds | None:
+    """``pci:v00008086d000010D3sv...sd...bc02sc00i00`` holds all ids in one lock-free read
+    (Linux drivers/pci/pci-sysfs.c, modalias_show); the fields are of fixed width."""
+    if len(text) < 53 or text[4] != "v" or text[13] != "d" or text[22:24] != "sv" or text[32:34] != "sd":
+        return None
+    low = text.lower()
+    return PciIds(low[44:46] + low[48:50] + low[51:53], low[9:13], low[18:22], low[28:32], low[38:42])
+
+
+def parse_reserved_regions(text: str) -> tuple[ReservedRegion, ...]:
+    """Lines of ``0x<first> 0x<last, inclusive> type``; lines of another form are passed over."""
+    regions = []
+    for line in text.splitlines():
+        fields = line.split()
+        if len(fields) == 3 and fields[0].startswith("0x") and fields[1].startswith("0x"):
+            regions.append(ReservedRegion(int(fields[0], 16), int(fields[1], 16), fields[2]))
+    return tuple(regions)
+
+
+def stat_node(path: str, shown: str | None = None) -> Node | None:
+    """Owner and mode of a device node, or None when it is not there."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        if error.errno in GONE:
+            return None
+        raise
+    return Node(shown or path, status.st_uid, status.st_gid, status.st_mode & 0o7777)
+
+
+class _Reader:
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.nodes = frozenset(names(self.at("dev/vfio")))
+        self.has_cdevs = "devices" in self.nodes
+
+    def at(self, relative: str) -> str:
+        return os.path.join(self.root, relative)
+
+    def groups(self) -> list[IommuGroup]:
+        top = self.at("sys/kernel/iommu_groups")
+        found = []
+        for name in sorted((n for n in names(top) if n.isdecimal()), key=int):
+            try:
+                fd = os.open(os.path.join(top, name), _PATH | os.O_DIRECTORY)
+            except OSError as error:
+                if error.errno in GONE:
+                    continue
+                raise
+            try:
+                found.append(self.group(int(name), fd))
+            finally:
+                os.close(fd)
+        return found
+
+    def group(self, number: int, fd: int) -> IommuGroup:
+        node = None
+        for name in (str(number), f"noiommu-{number}"):
+            if name in self.nodes:
+                node = stat_node(self.at(f"dev/vfio/{name}"), f"/dev/vfio/{name}")
+        devices = []
+        for link in names("devices", fd):
+            device = self.device(f"devices/{link}", fd, number)
+            if device is not None:
+                devices.append(device)
+        devices.sort(key=lambda d: d.address)
+        regions = read("reserved_regions", fd)
+        return IommuGroup(
+            number,
+            read("name", fd),
+            read("type", fd),
+            parse_reserved_regions(regions) if regions else (),
+            node,
+            tuple(devices),
+        )
+
+    def ungrouped(self, known: set[str]) -> list[Device]:
+        top = self.at("sys/bus/pci/devices")
+        found = []
+        for address in names(top):
+            if f"pci/{address}" not in known:
+                device = self.device(os.path.join(top, address), None, None)
+                if device is not None and link_name(os.path.join(top, address, "iommu_group")) is None:
+                    found.append(device)
+        return found
+
+    def device(self, path: str, dir_fd: int | None, group: int | None) -> Device | None:
+        try:
+            fd = os.open(path, _PATH | os.O_DIRECTORY, dir_fd=dir_fd)
+        except OSError as error:
+            if error.errno in GONE:
+                return None
+            raise
+        try:
+            return self._device(path, fd, dir_fd, group)
+        finally:
+            os.close(fd)
+
+    def _device(self, path: str, fd: int, dir_fd: int | None, group: int | None) -> Device:
+        modalias = read("modalias", fd)
+        pci = parse_pci_modalias(modalias) if modalias and modalias.startswith("pci:") else None
+        address = path.rpartition("/")[2]
+        if pci is None or address.count(".") != 1:
+            # A device whose name another bus has too gets a link with a suffix: the link's target is its name.
+            address = link_name(path, dir_fd) or address
+        bus = "pci" if pci else link_name("subsystem", fd) or "unknown"
+        override = read("driver_override", fd)
+        if override in ("(null)", ""):
+            override = None
+        driver = link_name("driver", fd)
+        vfio_dev = None
+        if driver is not None or group is None or str(group) in self.nodes:
+            vfio_dev = next(iter(names("vfio-dev", fd)), None)
+        cdev = None
+        if vfio_dev is not None and self.has_cdevs:
+            shown = f"/dev/vfio/devices/{vfio_dev}"
+            cdev = stat_node(self.at(shown[1:]), shown)
+        return Device(address, bus, group, pci, driver, override, vfio_dev, cdev, modalias=modalias)
+
+    def kernel(self) -> Kernel:
+        machine = _machine(self.root)
+        unsafe = any(
+            (read(self.at(f"sys/module/{module}/parameters/allow_unsafe_interrupts")) or "N") in "Yy1"
+            for module in ("vfio_iommu_type1", "iommufd")
+        )
+        return Kernel(
+            release=os.uname().release if self.root == "/" else read(self.at("proc/sys/kernel/osrelease")),
+            machine=machine,
+            interrupts_isolated=self.interrupts_isolated(machine),
+            unsafe_interrupts_allowed=unsafe,
+            iommu_units=tuple(names(self.at("sys/class/iommu"))),
+            has_iommufd=os.path.exists(self.at("dev/iommu")) or os.path.isdir(self.at("sys/module/iommufd")),
+        )
+
+    def interrupts_isolated(self, machine: str | None) -> bool | None:
+        """x86: chip names beginning with IR- mean that interrupt remapping is active; arm64: an ITS isolates;
+        s390 always does and POWER is not asked by VFIO. None: cannot be told from here."""
+        if machine is None:
+            return None
+        if machine.startswith(("s390", "ppc")):
+            return True
+        text = read(self.at("proc/interrupts"))
+        if text is None:
+            return None
+        if machine in ("x86_64", "i386", "i486", "i586", "i686"):
+            return " IR-" in text
+        if machine == "aarch64":
+            return True if "ITS-" in text else None
+        return None
+
+
+def _machine(root: str) -> str | None:
+    if root == "/":
+        return os.uname().machine
+    return read(os.path.join(root, "proc/sys/kernel/arch"))

@@ -1,0 +1,186 @@
+"""Immutable facts about a host: what is, what is wanted, and a step between the two (floor 0).
+
+Names are the kernel's. NamedTuple rather than dataclass: half the start-up cost, and immutable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Final, NamedTuple
+
+
+class Node(NamedTuple):
+    """A device node: ``mode`` holds the permission bits only."""
+
+    path: str
+    uid: int
+    gid: int
+    mode: int
+
+
+class ReservedRegion(NamedTuple):
+    """A line of ``reserved_regions``: IOVAs ``start`` to ``end`` (inclusive)."""
+
+    start: int
+    end: int
+    type: str
+
+
+class PciIds(NamedTuple):
+    """Hexadecimal digits as sysfs prints them, without 0x; ``class_`` has six digits."""
+
+    class_: str
+    vendor: str
+    device: str
+    subsystem_vendor: str
+    subsystem_device: str
+
+
+class Device(NamedTuple):
+    """A device as the driver core shows it; ``address`` is its name on its ``bus``."""
+
+    address: str
+    bus: str
+    group: int | None = None
+    pci: PciIds | None = None
+    driver: str | None = None
+    driver_override: str | None = None
+    vfio_dev: str | None = None
+    cdev: Node | None = None
+    modalias: str | None = None
+
+    @property
+    def key(self) -> str:
+        """``bus/address``: unique on the host (addresses alone are only unique on their bus)."""
+        return f"{self.bus}/{self.address}"
+
+    @property
+    def is_bridge(self) -> bool:
+        """A PCI-to-PCI or CardBus bridge (header type 1 or 2), which no VFIO driver accepts."""
+        return self.pci is not None and self.pci.class_[:4] in ("0604", "0607", "0609")
+
+
+class IommuGroup(NamedTuple):
+    """``/sys/kernel/iommu_groups/ID`` with its members and its node under /dev/vfio."""
+
+    id: int
+    name: str | None = None
+    type: str | None = None
+    reserved_regions: tuple[ReservedRegion, ...] = ()
+    node: Node | None = None
+    devices: tuple[Device, ...] = ()
+
+    @property
+    def is_noiommu(self) -> bool:
+        """A fake group made by no-IOMMU mode. (A mediated device's fake group has an ordinary node.)"""
+        return self.node is not None and self.node.path.rpartition("/")[2].startswith("noiommu-")
+
+
+class Kernel(NamedTuple):
+    """What viability depends on besides the devices; None where it could not be learnt."""
+
+    release: str | None = None
+    machine: str | None = None
+    interrupts_isolated: bool | None = None
+    unsafe_interrupts_allowed: bool = False
+    iommu_units: tuple[str, ...] = ()
+    has_iommufd: bool = False
+
+
+class Snapshot(NamedTuple):
+    """Groups by id, devices by (group, address)."""
+
+    kernel: Kernel
+    groups: tuple[IommuGroup, ...]
+    devices: tuple[Device, ...]
+
+
+class Platform(NamedTuple):
+    """Evidence on whether there is an IOMMU and whether it is on; see policy.diagnosis."""
+
+    machine: str | None
+    cmdline: str
+    firmware_tables: tuple[str, ...]
+    iommu_units: tuple[str, ...]
+    sysfs_mounted: bool
+    groups_directory: bool
+
+
+# --- changing -----------------------------------------------------------------------------------
+
+
+class KernelChoice(Enum):
+    """The goal "whatever driver the kernel picks"."""
+
+    DRIVER = "kernel's choice"
+
+
+KERNELS_CHOICE: Final = KernelChoice.DRIVER
+
+
+class Binding(NamedTuple):
+    """Which driver a device has and which ``driver_override``."""
+
+    driver: str | None
+    driver_override: str | None = None
+
+
+class DynamicId(NamedTuple):
+    """What ``new_id`` takes for a PCI driver: the narrowest form, so that ``remove_id`` removes only ours."""
+
+    driver: str
+    fields: str
+
+
+class BindingGoal(NamedTuple):
+    """Where a device is to be. ``dynamic_id`` asks for the new_id method instead of driver_override."""
+
+    driver: str | KernelChoice | None
+    driver_override: str | None = None
+    dynamic_id: DynamicId | None = None
+
+    def reached(self, now: Binding | None) -> bool:
+        """Whether ``now`` (None: the device is gone) is what was wanted."""
+        if now is None or now.driver_override != self.driver_override:
+            return False
+        return self.driver is KERNELS_CHOICE or now.driver == self.driver
+
+
+class Access(NamedTuple):
+    """Owner, group and permission bits of a device node."""
+
+    uid: int
+    gid: int
+    mode: int
+
+
+class State(NamedTuple):
+    """The changeable state of some devices (by key) and nodes (by path); None: not there."""
+
+    bindings: Mapping[str, Binding | None]
+    access: Mapping[str, Access | None]
+
+
+class Write(NamedTuple):
+    """One write(2) of ``data`` to the sysfs file ``path``; errnos in ``tolerated`` are no failure."""
+
+    path: str
+    data: str
+    tolerated: frozenset[int] = frozenset()
+
+
+class SetAccess(NamedTuple):
+    """chown and chmod of a node."""
+
+    path: str
+    access: Access
+
+
+class LoadModule(NamedTuple):
+    """modprobe of a module name or a modalias."""
+
+    name: str
+
+
+Step = Write | SetAccess | LoadModule

@@ -1,0 +1,158 @@
+"""Group viability by the kernel's own rule, and the refusals that the kernel makes later.
+
+Linux 5.19 and newer (drivers/iommu/iommu.c, iommu_device_use_default_domain): a group is viable when no member
+has a driver that claims DMA for the kernel. A driver claims unless it sets ``driver_managed_dma``; the buses
+that make the claim are those in CLAIMING_BUSES. Linux 5.18 and older (drivers/vfio/vfio.c, vfio_dev_viable):
+every member has no driver, a VFIO driver, pci-stub, or is a PCI device whose header type is not 0.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from vfioctl.model import Device, IommuGroup, Kernel
+
+#: Drivers that register their devices with VFIO, by ``struct device_driver.name``.
+VFIO_DRIVERS = frozenset(
+    {
+        "vfio-pci", "mlx5_vfio_pci", "hisi_acc_vfio_pci", "pds_vfio_pci", "qat_vfio_pci", "virtio_vfio_pci",
+        "nvgrace_gpu_vfio_pci", "xe-vfio-pci", "ism_vfio_pci", "vfio-platform", "vfio-amba", "vfio-fsl-mc",
+        "vfio-cdx", "vfio_mdev", "vfio_ccw", "vfio_ap",
+    }
+)  # fmt: skip
+#: Others with ``driver_managed_dma`` set.
+DMA_MANAGING_DRIVERS = frozenset({"pcieport", "pci-stub", "fsl-pci"})
+#: Buses whose ``dma_configure`` claims the group's DMA for a driver.
+CLAIMING_BUSES = frozenset({"pci", "platform", "amba", "fsl-mc", "cdx"})
+
+
+class Member(NamedTuple):
+    """The verdict on one device; ``reason`` is stable, ``detail`` is for people."""
+
+    device: Device
+    blocking: bool
+    reason: str
+    detail: str
+    cure: str | None = None
+
+
+class Problem(NamedTuple):
+    """Something that makes a viable group unusable, or usable only with a warning."""
+
+    code: str
+    detail: str
+    cure: str | None = None
+    fatal: bool = True
+
+
+class Viability(NamedTuple):
+    """``viable``: the kernel's word on DMA ownership. ``usable``: a user could really open the group now."""
+
+    group: IommuGroup
+    viable: bool
+    usable: bool
+    members: tuple[Member, ...]
+    problems: tuple[Problem, ...]
+
+
+def release_at_least(release: str | None, major: int, minor: int) -> bool:
+    """Whether a kernel release string is ``major.minor`` or newer; an unknown one counts as newer."""
+    match = re.match(r"(\d+)\.(\d+)", release or "")
+    return match is None or (int(match[1]), int(match[2])) >= (major, minor)
+
+
+def is_vfio_bound(device: Device) -> bool:
+    """Bound to a driver that offers it through VFIO (``vfio-dev`` appears with Linux 6.1, of any driver)."""
+    return device.driver is not None and (device.vfio_dev is not None or device.driver in VFIO_DRIVERS)
+
+
+def uses_dma_ownership(group: IommuGroup, kernel: Kernel) -> bool:
+    """Which of the two rules this kernel has. Features first, for distributions port them back."""
+    return (
+        kernel.has_iommufd
+        or any(device.vfio_dev for device in group.devices)
+        or release_at_least(kernel.release, 5, 19)
+    )
+
+
+def judge(group: IommuGroup, kernel: Kernel) -> Viability:
+    """The verdict on a group from sysfs alone. See :func:`problems_of` for what comes after viability."""
+    modern = uses_dma_ownership(group, kernel)
+    members = tuple(judge_member(device, modern) for device in group.devices)
+    viable = not any(member.blocking for member in members)
+    problems = problems_of(group, kernel)
+    usable = viable and not any(problem.fatal for problem in problems)
+    return Viability(group, viable, usable, members, problems)
+
+
+def judge_member(device: Device, modern: bool) -> Member:
+    """The verdict on one member by the 5.19 rule (``modern``) or by the older one."""
+    driver = device.driver
+    if driver is None:
+        return Member(device, False, "unbound", "no driver: tolerated")
+    if is_vfio_bound(device):
+        return Member(device, False, "vfio-driver", f"bound to the VFIO driver {driver}")
+    if driver == "pci-stub":
+        return Member(device, False, "stub-driver", "pci-stub does no DMA: tolerated")
+    if modern:
+        if driver in DMA_MANAGING_DRIVERS:
+            return Member(device, False, "driver-managed-dma", f"{driver} leaves DMA to its owner: tolerated")
+        if device.bus not in CLAIMING_BUSES:
+            return Member(device, False, "bus-without-claim", f"drivers on bus {device.bus} claim no DMA")
+    elif device.is_bridge:
+        return Member(device, False, "bridge", "a bridge: tolerated whatever its driver")
+    return Member(device, True, "host-driver", f"the host driver {driver} owns its DMA", cure_for(device))
+
+
+def cure_for(device: Device) -> str:
+    """The command that takes a blocking member out of the way."""
+    if device.is_bridge:
+        return f"vfioctl unbind --leave-unbound {argument(device)}"
+    return f"vfioctl bind {argument(device)}"
+
+
+def argument(device: Device) -> str:
+    """How a command names the device: its address, with the bus in front off PCI."""
+    return device.address if device.bus == "pci" else device.key
+
+
+def problems_of(group: IommuGroup, kernel: Kernel) -> tuple[Problem, ...]:
+    """Refusals that VFIO_GROUP_GET_STATUS does not show, in the order in which a user would meet them."""
+    found = []
+    if not any(is_vfio_bound(device) for device in group.devices):
+        endpoint = next((d for d in group.devices if not d.is_bridge), None)
+        cure = f"vfioctl bind {group.id}" if endpoint else None
+        found.append(
+            Problem("no-vfio-member", "no member is bound to a VFIO driver, so the group has no node", cure)
+        )
+    direct = [region for region in group.reserved_regions if region.type == "direct"]
+    intel = any(unit.startswith("dmar") for unit in kernel.iommu_units)
+    if direct and (intel or release_at_least(kernel.release, 6, 6)):
+        where = ", ".join(f"{region.start:#x}-{region.end:#x}" for region in direct)
+        found.append(
+            Problem(
+                "direct-region",
+                f"firmware requires a 1:1 mapping of {where} for a member, and the kernel then refuses assignment",
+                "a firmware setting (pre-boot DMA protection, USB legacy support, remote management), or another device",
+            )
+        )
+    if group.is_noiommu:
+        found.append(
+            Problem("noiommu", "no-IOMMU mode: the device can reach all memory, and CAP_SYS_RAWIO is needed")
+        )
+    elif kernel.interrupts_isolated is False:
+        allowed = kernel.unsafe_interrupts_allowed
+        found.append(
+            Problem(
+                "interrupts-not-isolated",
+                "no interrupt remapping: a device could raise any interrupt of the host"
+                + (", and allow_unsafe_interrupts lets it" if allowed else ""),
+                None
+                if allowed
+                else "turn interrupt remapping on in firmware and kernel (intremap=on), or accept the risk: "
+                "echo Y > /sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts",
+                fatal=not allowed,
+            )
+        )
+    return tuple(found)
