@@ -1,0 +1,154 @@
+"""A kernel ready to boot: uncompressed image, modules, and an initial RAM file system."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import shutil
+import struct
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.kernel.testbed import cpio
+from tests.kernel.testbed.cache import cache_directory, lock, new_directory
+from tests.kernel.testbed.debian import SERIES, Archive, Series
+from tests.kernel.testbed.errors import TestbedUnavailableError
+
+LAYOUT = "2"  # raise it when what is built below changes, so that old caches are left alone
+INIT = Path(__file__).with_name("init.sh")
+
+# What the initial RAM file system needs to reach the host's root file system.
+BOOT_MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_console")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What the emulator is given. Everything lies under ``directory`` in the cache."""
+
+    directory: Path
+    release: str
+
+    @property
+    def image(self) -> Path:
+        return self.directory / "kernel"
+
+    @property
+    def initrd(self) -> Path:
+        return self.directory / "initrd"
+
+    @property
+    def modules(self) -> Path:
+        """The directory that belongs at /lib/modules/<release>."""
+        return self.directory / "lib/modules" / self.release
+
+
+def prepare(name: str) -> Kernel:
+    """The newest kernel of a series (``6.1``, ``7.2``), from the cache or from the archive.
+
+    Raises TestbedUnavailableError.
+    """
+    series = SERIES[name]
+    with lock(cache_directory() / f"kernel-{name}.lock"):
+        try:
+            return _newest(series, Archive())
+        except TestbedUnavailableError:
+            cached = _newest_cached(series)
+            if cached is None:
+                raise
+            return cached
+
+
+def _newest(series: Series, archive: Archive) -> Kernel:
+    archive.refresh()
+    package = series.choose(archive.names("linux-image-"))
+    if package is None:
+        raise TestbedUnavailableError(
+            f"the archive has no kernel of the series {series.name} or later any more",
+            "change the series in tests/kernel/testbed/debian.py",
+        )
+    release = series.release(package)
+    fields = archive.fields(package)
+    directory = cache_directory() / "kernels" / f"{release}_{fields['Version']}_{LAYOUT}"
+    kernel = Kernel(directory, release)
+    if not directory.exists():
+        parts = [f"linux-{part}-{release}" for part in ("base", "binary", "modules")]
+        packages = [package, *(part for part in parts if part in fields["Depends"])]
+        with new_directory(directory) as temporary:
+            archive.unpack([*packages, "busybox-static"], temporary / "root")
+            _build(Kernel(temporary, release), temporary / "root")
+    return kernel
+
+
+def _newest_cached(series: Series) -> Kernel | None:
+    """The kernel to use when the archive cannot be reached."""
+    found = (cache_directory() / "kernels").glob(f"*_{LAYOUT}")
+    by_package = {f"linux-image-{path.name.split('_')[0]}": path for path in found}
+    package = series.choose(list(by_package))
+    return Kernel(by_package[package], series.release(package)) if package else None
+
+
+def _build(kernel: Kernel, root: Path) -> None:
+    for place in (root / "lib", root / "usr/lib"):
+        if (place / "modules" / kernel.release / "kernel").exists():
+            kernel.modules.parent.mkdir(parents=True)
+            shutil.move(place / "modules" / kernel.release, kernel.modules)
+    vmlinuz = next(path for path in (kernel.modules / "vmlinuz", root / f"boot/vmlinuz-{kernel.release}") if path.exists())
+    kernel.image.write_bytes(uncompressed(vmlinuz.read_bytes()))
+    _uncompress_modules(kernel.modules)
+    subprocess.run(["depmod", "-b", kernel.directory, kernel.release], check=True)
+    kernel.initrd.write_bytes(_initrd(kernel, root / "bin/busybox"))
+    shutil.rmtree(root)
+
+
+def _uncompress_modules(directory: Path) -> None:
+    """Unpacking a module is quick here and slow in an emulated machine."""
+    packed = [str(path) for path in directory.rglob("*.ko.xz")]
+    if packed:
+        workers = str(os.cpu_count() or 1)
+        subprocess.run(
+            ["xargs", "-0", "-P", workers, "-n", "100", "xz", "-d"], input="\0".join(packed).encode(), check=True
+        )
+
+
+def uncompressed(vmlinuz: bytes) -> bytes:
+    """The ELF kernel inside a bzImage, which boots faster; ``vmlinuz`` itself if its packing is unknown.
+
+    Linux, Documentation/arch/x86/boot.rst: setup_sects at 0x1f1, payload_offset and payload_length at 0x248.
+    """
+    setup_sectors = vmlinuz[0x1F1] or 4
+    offset, length = struct.unpack_from("<II", vmlinuz, 0x248)
+    start = (setup_sectors + 1) * 512 + offset
+    payload = vmlinuz[start : start + length]
+    if payload.startswith(b"\xfd7zXZ\0"):
+        return lzma.LZMADecompressor().decompress(payload)
+    if payload.startswith(b"\x28\xb5\x2f\xfd") and shutil.which("zstd"):
+        # The kernel's build appends the length to the stream, at which zstd stops with an error after the data.
+        done = subprocess.run(["zstd", "-dcq"], input=payload[:-4], capture_output=True, check=False)
+        if done.returncode == 0:
+            return done.stdout
+    return vmlinuz
+
+
+def _initrd(kernel: Kernel, busybox: Path) -> bytes:
+    files = {"init": INIT.read_bytes(), "bin/busybox": busybox.read_bytes()}
+    order = _load_order(kernel.modules / "modules.dep")
+    for number, module in enumerate(order):
+        files[f"modules/{number:02}-{Path(module).name}"] = (kernel.modules / module).read_bytes()
+    return cpio.archive(files, executable=frozenset({"init", "bin/busybox"}))
+
+
+def _load_order(modules_dep: Path) -> list[str]:
+    """Paths of BOOT_MODULES and all they depend on, each after what it needs."""
+    needs: dict[str, list[str]] = {}
+    for line in modules_dep.read_text().splitlines():
+        path, _, rest = line.partition(":")
+        needs[path] = rest.split()
+    by_name = {Path(path).stem.replace("-", "_"): path for path in needs}
+    order: list[str] = []
+    for name in BOOT_MODULES:
+        # depmod lists what is needed last first; what is built in has no file.
+        path = by_name.get(name.replace("-", "_"))
+        if path is not None:
+            order += [need for need in [*reversed(needs[path]), path] if need not in order]
+    return order

@@ -1,0 +1,19 @@
+# Sourced by the guest's first process once the host's root file system is its root (see init.sh and guest.py):
+# finds the channels to the host, mounts the disk, runs $TESTBED_COMMAND, reports its status and powers off.
+modprobe -a virtio_blk ext4
+for name in /sys/class/virtio-ports/*/name; do
+    port=${name%/name}
+    ln -s "/dev/${port##*/}" "/run/testbed/$(cat "$name")"
+done
+disk=$(echo /sys/bus/pci/devices/0000:00:03.0/virtio*/block/*)
+mount "/dev/${disk##*/}" /mnt/disk
+printf '#!/bin/sh\nexec %s -m vfioctl "$@"\n' "$TESTBED_PYTHON" >/usr/local/bin/vfioctl
+chmod 755 /usr/local/bin/vfioctl
+
+status=70
+sh -c "exec $TESTBED_COMMAND" >/run/testbed/testbed.output 2>&1 </dev/null && status=0 || status=$?
+echo "testbed: the command ended with status $status at $(cut -d' ' -f1 /proc/uptime) s"
+echo "{\"status\": $status}" >/run/testbed/testbed.results
+sync
+echo o >/proc/sysrq-trigger
+sleep 30
