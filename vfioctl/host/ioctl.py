@@ -1,0 +1,44 @@
+"""The one place that calls ioctl(2), and the one shape in which its refusals are told (floor 2)."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from vfioctl.uapi.ioctl import Request
+
+
+class CallError(OSError):
+    """A system call that failed: ``call`` names it (``open``, or an ioctl by its C name).
+
+    ``errno`` and ``strerror`` are OSError's; ``filename`` is set when a file could not be opened.
+    """
+
+    def __init__(self, call: str, errno: int, filename: str | None = None) -> None:
+        super().__init__(errno, os.strerror(errno))
+        self.call = call
+        self.filename = filename
+
+    def __str__(self) -> str:
+        where = f" {self.filename}" if self.filename is not None else ""
+        return f"{self.call}{where}: {self.strerror}"
+
+
+def ioctl(fd: int, request: Request, argument: int | bytearray = 0) -> int:
+    """Do the ioctl and return the kernel's integer; a ``bytearray`` receives what the kernel writes back.
+
+    Raises :class:`CallError`. Immutable bytes are not taken: with those ``fcntl.ioctl`` returns the buffer
+    in place of the integer, and the new descriptor of VFIO_GROUP_GET_DEVICE_FD would be lost.
+    """
+    try:
+        return fcntl.ioctl(fd, request, argument)
+    except OSError as error:
+        raise CallError(request.name, error.errno or 0) from error
+
+
+def open_node(path: str) -> int:
+    """Open a device node for reading and writing, closed on exec. Raises :class:`CallError` ("open")."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise CallError("open", error.errno or 0, path) from error
