@@ -5,15 +5,17 @@ for name in /sys/class/virtio-ports/*/name; do
     port=${name%/name}
     ln -s "/dev/${port##*/}" "/run/testbed/$(cat "$name")"
 done
-disk=$(echo /sys/bus/pci/devices/0000:00:03.0/virtio*/block/*)
-mount "/dev/${disk##*/}" /mnt/disk
+for disk in /sys/bus/pci/devices/0000:00:03.0/virtio*/block/*; do
+    mount "/dev/${disk##*/}" /mnt/disk
+done
 printf '#!/bin/sh\nexec %s -m vfioctl "$@"\n' "$TESTBED_PYTHON" >/usr/local/bin/vfioctl
 chmod 755 /usr/local/bin/vfioctl
 
-status=70
 sh -c "exec $TESTBED_COMMAND" >/run/testbed/testbed.output 2>&1 </dev/null && status=0 || status=$?
 echo "testbed: the command ended with status $status at $(cut -d' ' -f1 /proc/uptime) s"
 echo "{\"status\": $status}" >/run/testbed/testbed.results
 sync
+mkfifo /run/testbed/never
 echo o >/proc/sysrq-trigger
-sleep 30
+# The first process must not end, and the root file system may be gone from here on.
+read -r _ </run/testbed/never

@@ -1,0 +1,59 @@
+"""Where a guest test runs: on which kernel, in which variant of the machine.
+
+Host and guest collect the same files; both sides name the same test ``test_x[6.1]``.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import pytest
+
+from tests.kernel.testbed.debian import SERIES
+from tests.kernel.testbed.machine import MACHINES, STANDARD
+
+GUEST_VARIABLE = "VFIOCTL_TESTS_PLACE"  # set in a guest: the id of its place
+MARKERS = (
+    "machine(name): run in this variant of the test machine instead of the standard one",
+    "kernels(name, ...): run on these kernel series only",
+    "deadline(seconds): how long this test may take in a guest (default 120)",
+)
+DEADLINE = 120.0  # seconds
+
+
+@dataclass(frozen=True)
+class Place:
+    """A kernel series and a machine; ``str()`` is the id of its tests."""
+
+    series: str
+    machine: str = STANDARD.name
+
+    def __str__(self) -> str:
+        return self.series if self.machine == STANDARD.name else f"{self.series}-{self.machine}"
+
+
+def inside_guest() -> str | None:
+    """The id of the place when this process runs in a guest."""
+    return os.environ.get(GUEST_VARIABLE)
+
+
+def places_of(test: pytest.Item | pytest.Function) -> list[Place]:
+    """The places where ``test`` has to run, by its markers; in a guest only that guest's."""
+    machine = test.get_closest_marker("machine")
+    kernels = test.get_closest_marker("kernels")
+    variant = machine.args[0] if machine else STANDARD.name
+    chosen = kernels.args if kernels else tuple(SERIES)
+    if variant not in MACHINES:
+        raise pytest.UsageError(f"{test.nodeid}: no machine {variant!r}; there are {', '.join(MACHINES)}")
+    if not chosen or not set(chosen) <= set(SERIES):
+        raise pytest.UsageError(f"{test.nodeid}: no kernel in {chosen!r}; there are {', '.join(SERIES)}")
+    places = [Place(series, variant) for series in chosen]
+    here = inside_guest()
+    return places if here is None else [place for place in places if str(place) == here]
+
+
+def deadline_of(test: pytest.Item) -> float:
+    """Seconds that ``test`` may take."""
+    marker = test.get_closest_marker("deadline")
+    return float(marker.args[0]) if marker else DEADLINE
