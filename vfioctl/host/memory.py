@@ -24,7 +24,7 @@ PREFAULT_STEP = 64 << 20
 class Memlock(NamedTuple):
     """What this process may pin: bytes; ``limit`` None means unlimited.
 
-    ``cap_ipc_lock`` counts for the kernel only in the initial user namespace.
+    ``cap_ipc_lock`` is the capability as the kernel counts it: held in the initial user namespace.
     """
 
     limit: int | None
@@ -101,16 +101,26 @@ class Buffer:
         return self._offset + offset
 
 
-def memlock(status: str = "/proc/self/status") -> Memlock:
-    """This process's limit of locked memory and what is charged to it (VmLck, CapEff of ``status``)."""
+def memlock(proc: str = "/proc/self") -> Memlock:
+    """This process's limit of locked memory and what is charged to it (VmLck and CapEff of its status)."""
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    with open(status, encoding="ascii", errors="replace") as file:
+    with open(f"{proc}/status", encoding="ascii", errors="replace") as file:
         fields = dict(line.split(":", 1) for line in file if ":" in line)
+    capable = bool(int(fields.get("CapEff", "0"), 16) >> CAP_IPC_LOCK & 1)
     return Memlock(
         limit=None if soft == resource.RLIM_INFINITY else soft,
         locked=int(fields.get("VmLck", "0 kB").split()[0]) * 1024,
-        cap_ipc_lock=bool(int(fields.get("CapEff", "0"), 16) >> CAP_IPC_LOCK & 1),
+        cap_ipc_lock=capable and _in_initial_user_namespace(proc),
     )
+
+
+def _in_initial_user_namespace(proc: str) -> bool:
+    # The initial namespace maps all 2^32 - 1 user ids onto themselves, and a container rarely does.
+    try:
+        with open(f"{proc}/uid_map", encoding="ascii") as file:
+            return file.read().split() == ["0", "0", "4294967295"]
+    except OSError:
+        return True
 
 
 def available(meminfo: str = "/proc/meminfo") -> int | None:

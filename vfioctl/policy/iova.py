@@ -81,7 +81,7 @@ def check(space: Space, iova: int, size: int) -> None:
     _check_size(space, size, "size")
     if iova % space.granule:
         raise UsageError(
-            f"IOVA {format_iova(iova)} is not a multiple of the IOMMU's page size {format_size(space.granule)}",
+            f"IOVA {format_iova(iova)} is not a multiple of {_page(space)}",
             code="iova-misaligned",
             hint=f"The next lower one that is: {format_iova(iova - iova % space.granule)}.",
         )
@@ -176,7 +176,7 @@ def _check_size(space: Space, size: int, what: str) -> None:
     if size % space.granule:
         up = -(-size // space.granule) * space.granule
         raise UsageError(
-            f"{what} {format_size(size)} is not a multiple of the IOMMU's page size {format_size(space.granule)}",
+            f"{what} {format_size(size)} is not a multiple of {_page(space)}",
             code="size-misaligned",
             hint=f"The next larger one that is: {format_size(up)}.",
         )
@@ -206,6 +206,10 @@ def _no_entries(count: int, left: int) -> KernelRefusal:
         hint="Use larger chunks, or raise /sys/module/vfio_iommu_type1/parameters/dma_entry_limit"
         " (it counts for containers set up afterwards).",
     )
+
+
+def _page(space: Space) -> str:
+    return f"the IOMMU's page size {format_size(space.granule)}"
 
 
 def _span(start: int, end: int) -> str:

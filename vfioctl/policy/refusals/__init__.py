@@ -1,0 +1,45 @@
+"""What a failed VFIO call means to an administrator: (call, errno, state) -> cause and cure (floor 3, pure).
+
+The meanings are those of drivers/vfio and drivers/iommu as read in Linux 5.10 to 7.3; where they changed, the
+release stands next to the rule. An errno that is not in the table keeps its name and the code ``kernel``.
+"""
+
+from __future__ import annotations
+
+import os
+
+from vfioctl.errors import KernelRefusal, VfioctlError, errno_name
+from vfioctl.policy.refusals import containers, devices, mappings, nodes
+from vfioctl.policy.refusals.containers import no_iommu_backend, not_viable
+from vfioctl.policy.refusals.mappings import no_memory
+from vfioctl.policy.refusals.state import Refusal, State, Table
+
+__all__ = ["TABLE", "State", "explain", "no_iommu_backend", "no_memory", "not_viable"]
+
+#: Every failure that has words of its own.
+TABLE: Table = nodes.REFUSALS | containers.REFUSALS | mappings.REFUSALS | devices.REFUSALS
+
+
+def explain(call: str, number: int, state: State, path: str | None = None) -> VfioctlError:
+    """The error to raise for a ``call`` (``open`` or an ioctl's C name) that failed with errno ``number``.
+
+    ``path`` is the file that could not be opened.
+    """
+    if call == "open":
+        call = "open container" if path is not None and path.endswith("vfio/vfio") else "open group"
+    say = TABLE.get((call, number), _unknown)
+    error = say(Refusal(call, number, state, path))
+    error.errno = number
+    if error.subject is None and state.group is not None:
+        error.subject = str(state.group)
+    return error
+
+
+def _unknown(refusal: Refusal) -> VfioctlError:
+    call = refusal.call.replace("open container", "open").replace("open group", "open")
+    what = f"{call} {refusal.path}" if refusal.path is not None else call
+    return KernelRefusal(
+        f"{what} failed for {refusal.group}: {errno_name(refusal.number)} ({os.strerror(refusal.number)})",
+        code="kernel",
+        hint="The kernel log (dmesg) may say why.",
+    )

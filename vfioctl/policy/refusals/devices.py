@@ -1,0 +1,59 @@
+"""Refusals to open a device of a group (floor 3, pure)."""
+
+from __future__ import annotations
+
+import errno
+
+from vfioctl.errors import Busy, KernelRefusal, NotFound, PermissionDenied, VfioctlError
+from vfioctl.policy.refusals import containers
+from vfioctl.policy.refusals.state import Refusal, Table
+
+
+def _device_absent(refusal: Refusal) -> VfioctlError:
+    return NotFound(
+        f"{refusal.state.device or 'the device'} is not bound to a VFIO driver in {refusal.group}",
+        hint=f"vfioctl list-devices --group {refusal.argument}",
+    )
+
+
+def _device_invalid(refusal: Refusal) -> VfioctlError:
+    # Up to 5.18 a group that is not viable is refused only here.
+    if refusal.state.viable is False:
+        return containers.not_viable(refusal.state, refusal.number)
+    return KernelRefusal(
+        f"{refusal.state.device or 'the device'} cannot be opened: {refusal.group} has no container with an IOMMU"
+        " yet, or the VF token is malformed",
+        hint="The order is: container, group, IOMMU, device. A VF token is vf_token= and a UUID of 36 characters.",
+    )
+
+
+def _device_token(refusal: Refusal) -> VfioctlError:
+    return PermissionDenied(
+        f"{refusal.state.device or 'the device'} takes a VF token: its physical function belongs to a VFIO user",
+        hint="Give the token that the user of the physical function has set (vf_token=UUID).",
+    )
+
+
+def _device_locked(refusal: Refusal) -> VfioctlError:
+    return Busy(
+        f"{refusal.state.device or 'the device'} is locked: it is being reset or bound right now",
+        hint="Try again.",
+    )
+
+
+def _device_permission(refusal: Refusal) -> VfioctlError:
+    # iommufd serving as the container claims ownership per device, so viability shows only here.
+    if refusal.state.noiommu or refusal.state.viable is False:
+        return containers.set_container_permission(refusal)
+    if refusal.state.interrupts_isolated is False:
+        return containers.set_iommu_permission(refusal)
+    return containers.not_viable(refusal.state, refusal.number)
+
+
+REFUSALS: Table = {
+    ("VFIO_GROUP_GET_DEVICE_FD", errno.ENODEV): _device_absent,
+    ("VFIO_GROUP_GET_DEVICE_FD", errno.EINVAL): _device_invalid,
+    ("VFIO_GROUP_GET_DEVICE_FD", errno.EACCES): _device_token,
+    ("VFIO_GROUP_GET_DEVICE_FD", errno.EAGAIN): _device_locked,
+    ("VFIO_GROUP_GET_DEVICE_FD", errno.EPERM): _device_permission,
+}

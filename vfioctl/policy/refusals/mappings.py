@@ -1,0 +1,126 @@
+"""Refusals to map and unmap memory (floor 3, pure)."""
+
+from __future__ import annotations
+
+import errno
+
+from vfioctl.errors import KernelRefusal, VfioctlError
+from vfioctl.policy.refusals.state import Refusal, State, Table, place
+from vfioctl.policy.sizes import format_size
+
+
+def _map_memory(refusal: Refusal) -> VfioctlError:
+    state = refusal.state
+    wanted = state.wanted or state.size
+    size = "the memory" if wanted is None else format_size(wanted)
+    if state.memlock_locked is not None and state.memlock_limit is None:
+        return no_memory(state)
+    facts = ""
+    need = "BYTES"
+    if state.memlock_limit is not None and state.memlock_locked is not None:
+        facts = f": the limit is {format_size(state.memlock_limit)}, {format_size(state.memlock_locked)} are locked"
+        if wanted is not None:
+            total = state.memlock_locked + wanted
+            if total <= state.memlock_limit:
+                return no_memory(state)
+            need = str(total)
+            facts += f", {format_size(total)} are needed in all"
+    kilobytes = str(-(-int(need) // 1024)) if need.isdecimal() else "KIBIBYTES"
+    return KernelRefusal(
+        f"{size} cannot be pinned: this process may not lock that much memory{facts}",
+        code="memlock",
+        hint=f"Raise RLIMIT_MEMLOCK: in a shell 'ulimit -l {kilobytes}'; for a running process"
+        f" 'prlimit --pid PID --memlock={need}'; in a systemd unit 'LimitMEMLOCK={need}' (or infinity); for a"
+        f" login a line '{state.user or 'NAME'} - memlock {kilobytes}' in /etc/security/limits.d.",
+    )
+
+
+def no_memory(state: State) -> KernelRefusal:
+    """The refusal when memory itself is short, not the limit of locked memory."""
+    size = "the buffer" if state.size is None else format_size(state.size)
+    return KernelRefusal(
+        f"there is not enough memory for {size}",
+        code="no-memory",
+        errno=errno.ENOMEM,
+        hint="Map less, or free memory: pinned pages cannot be swapped out.",
+    )
+
+
+def _no_memory(refusal: Refusal) -> VfioctlError:
+    return no_memory(refusal.state)
+
+
+def _map_entries(refusal: Refusal) -> VfioctlError:
+    return KernelRefusal(
+        "the IOMMU driver allows no more mappings in this container",
+        code="no-entries-left",
+        hint="Use larger chunks, or raise /sys/module/vfio_iommu_type1/parameters/dma_entry_limit"
+        " (it counts for containers set up afterwards).",
+    )
+
+
+def _map_overlap(refusal: Refusal) -> VfioctlError:
+    return KernelRefusal(
+        f"{place(refusal.state)} overlaps a mapping that is there already",
+        code="mapping-overlap",
+        hint="Unmap that one first, or choose another IOVA; without one, vfioctl chooses.",
+    )
+
+
+def _map_invalid(refusal: Refusal) -> VfioctlError:
+    page = refusal.state.page_size
+    multiple = "the IOMMU's page size" if page is None else f"the IOMMU's page size {format_size(page)}"
+    return KernelRefusal(
+        f"the IOMMU cannot map {place(refusal.state)}: not a multiple of {multiple}, or not inside one of its"
+        " IOVA ranges",
+        code="iova-out-of-range",
+        hint=f"vfioctl iommu-info {refusal.argument} shows page sizes, ranges and reserved regions.",
+    )
+
+
+def _map_fault(refusal: Refusal) -> VfioctlError:
+    return KernelRefusal(
+        "the memory cannot be pinned: it is not mapped, is read-only while the device is to write, or belongs"
+        " to a file system that needs to track writes",
+        code="memory-not-pinnable",
+        hint="Map anonymous memory, huge pages, a memfd or a file on tmpfs; or map it read-only (for the device).",
+    )
+
+
+def _map_busy(refusal: Refusal) -> VfioctlError:
+    return KernelRefusal(
+        f"the IOMMU driver has a conflict in its page tables at {place(refusal.state)}",
+        code="kernel",
+        hint="The kernel log may say more. Choose another IOVA.",
+    )
+
+
+def _map_no_translation(refusal: Refusal) -> VfioctlError:
+    return KernelRefusal(
+        f"{refusal.group} has no IOMMU: nothing can be mapped for it",
+        code="no-iommu",
+        hint="In no-IOMMU mode devices use physical addresses; no program is kept apart from the host.",
+    )
+
+
+def _unmap_invalid(refusal: Refusal) -> VfioctlError:
+    return KernelRefusal(
+        f"{place(refusal.state)} would cut a mapping, or is not aligned: type1v2 unmaps whole mappings only",
+        code="unmap-partial",
+        hint="Unmap exactly what was mapped.",
+    )
+
+
+REFUSALS: Table = {
+    ("VFIO_IOMMU_MAP_DMA", errno.ENOMEM): _map_memory,
+    ("VFIO_IOMMU_MAP_DMA", errno.ENOSPC): _map_entries,
+    ("VFIO_IOMMU_MAP_DMA", errno.EEXIST): _map_overlap,
+    ("VFIO_IOMMU_MAP_DMA", errno.EINVAL): _map_invalid,
+    ("VFIO_IOMMU_MAP_DMA", errno.EOVERFLOW): _map_invalid,
+    ("VFIO_IOMMU_MAP_DMA", errno.EFAULT): _map_fault,
+    ("VFIO_IOMMU_MAP_DMA", errno.EBUSY): _map_busy,
+    ("VFIO_IOMMU_MAP_DMA", errno.ENOTTY): _map_no_translation,
+    ("VFIO_IOMMU_UNMAP_DMA", errno.EINVAL): _unmap_invalid,
+    ("mmap", errno.ENOMEM): _no_memory,
+    ("madvise", errno.ENOMEM): _no_memory,
+}
