@@ -119,8 +119,7 @@ class Archive:
     def fields(self, package: str) -> dict[str, str]:
         """The control fields of the candidate version of ``package``."""
         text = self._run("apt-cache", "show", "--no-all-versions", package)
-        pairs = (line.split(": ", 1) for line in text.splitlines() if re.match(r"[A-Z][\w-]*: ", line))
-        return {name: value for name, value in pairs}
+        return dict(re.findall(r"^([A-Z][\w-]*): (.*)$", text, re.MULTILINE))
 
     def unpack(self, packages: Sequence[str], destination: Path) -> None:
         """Download ``packages`` (apt verifies the checksums) and unpack them into ``destination``."""
@@ -154,7 +153,13 @@ class Archive:
 def configured_suites() -> list[tuple[str, str]]:
     """(base address, suite) of every source of the machine, as apt itself understands its files."""
     text = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"],
+        [
+            "apt-get",
+            "indextargets",
+            "--format",
+            "$(REPO_URI) $(RELEASE) $(COMPONENT)",
+            "Created-By: Packages",
+        ],
         capture_output=True,
         text=True,
         check=True,
@@ -168,7 +173,9 @@ def source_lines(suites: Sequence[tuple[str, str]]) -> str:
 
     Raises TestbedUnavailableError when no bookworm is configured.
     """
-    bookworm = [(base, suite) for base, suite in suites if re.fullmatch(r"bookworm(-updates|-security)?", suite)]
+    bookworm = [
+        (base, suite) for base, suite in suites if re.fullmatch(r"bookworm(-updates|-security)?", suite)
+    ]
     bases = [base for base, suite in bookworm if suite == "bookworm"]
     if not bases:
         raise TestbedUnavailableError("apt has no source for the suite bookworm", APT_CURE)

@@ -9,7 +9,6 @@ import shlex
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -51,7 +50,9 @@ class GuestError(Exception):
 class Guest:
     """A running virtual machine. Lines that the guest writes to its results port come from ``line``."""
 
-    def __init__(self, hardware: machine.Machine, kernel: Kernel, job: Job, output: Path | None = None) -> None:
+    def __init__(
+        self, hardware: machine.Machine, kernel: Kernel, job: Job, output: Path | None = None
+    ) -> None:
         qemu = shutil.which(QEMU)
         if qemu is None:
             raise TestbedUnavailableError(f"there is no {QEMU}", "install the package qemu-system-x86")
@@ -66,7 +67,12 @@ class Guest:
             listener.listen(1)
             listener.settimeout(BOOT_SECONDS)
             arguments = machine.arguments(
-                hardware, image=kernel.image, initrd=initrd, console=self.console, disk=disk_image(), share=Path("/")
+                hardware,
+                image=kernel.image,
+                initrd=initrd,
+                console=self.console,
+                disk=disk_image(),
+                share=Path("/"),
             )
             with (self.directory / "qemu.log").open("wb") as log:
                 self.process = subprocess.Popen(

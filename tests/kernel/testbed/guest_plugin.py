@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import json
-import sys
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ class GuestPlugin:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.wanted: list[str] = json.loads((DIRECTORY / "items.json").read_text())
+        self.stderr = os.dup(2)  # pytest puts a file of its own there while a test runs
         self.deadlines: dict[str, float] = {}
         # Unbuffered: what the kernel took is with the host even when the guest dies in the next moment.
         self.results = RESULTS.open("wb", buffering=0)
@@ -40,7 +41,7 @@ class GuestPlugin:
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._send(start=nodeid)
         # Into the output that the host shows when it ends a guest for being late.
-        faulthandler.dump_traceback_later(self.deadlines[nodeid], file=sys.__stderr__)
+        faulthandler.dump_traceback_later(self.deadlines[nodeid], file=self.stderr)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         data = self.config.hook.pytest_report_to_serializable(config=self.config, report=report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kernel.testbed.errors import TestbedUnavailableError
-from tests.kernel.testbed.guest import BOOT_SECONDS, Guest, GuestError, Job
+from tests.kernel.testbed.guest import BOOT_SECONDS, REPOSITORY, Guest, GuestError, Job
 from tests.kernel.testbed.kernel import prepare
 from tests.kernel.testbed.machine import MACHINES
 from tests.kernel.testbed.places import GUEST_VARIABLE, Place
@@ -108,10 +109,9 @@ class GuestRun(threading.Thread):
                     self._finish(message["finish"])
                     current = None
                     deadline = time.monotonic() + BOOT_SECONDS
-                elif message.get("status"):
-                    # 1 is pytest's "some tests failed", which their reports say better.
-                    if message["status"] != 1:
-                        raise GuestError(f"pytest in the guest ended with status {message['status']}")
+                # 1 is pytest's "some tests failed", which their reports say better.
+                elif message.get("status", 0) not in (0, 1):
+                    raise GuestError(f"pytest in the guest ended with status {message['status']}")
             if len(self._finished) < len(self.items) and not self._stopped:
                 raise GuestError("the guest ended early")
         except GuestError as error:
@@ -125,16 +125,18 @@ class GuestRun(threading.Thread):
 
     def _job(self) -> Job:
         files = sorted({nodeid.split("::", 1)[0] for nodeid in self.items})
-        environment = {
-            name: value for name, value in os.environ.items() if name.startswith("VFIOCTL_") or name == "PYTHONPATH"
+        environment = {name: value for name, value in os.environ.items() if name.startswith("VFIOCTL_")}
+        paths = [str(REPOSITORY), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        environment |= {
+            "PYTHONPATH": os.pathsep.join(dict.fromkeys(os.path.abspath(path) for path in paths if path)),
+            GUEST_VARIABLE: str(self.place),
+            "TESTBED_PYTHON": sys.executable,
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # importing what is not needed costs seconds there
         }
-        environment |= {GUEST_VARIABLE: str(self.place), "TESTBED_PYTHON": sys.executable}
         command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *self.options, *files)
         return Job(command, environment, {"items.json": json.dumps(list(self.items)).encode()})
 
 
 def compile_bytecode(directory: Path) -> None:
     """Byte-compile the package here, where it is quick and stays; a guest cannot keep what it compiles."""
-    import compileall
-
     compileall.compile_dir(directory, quiet=2)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import forbid_skip
 from tests.kernel.testbed.guest import REPOSITORY
 from tests.kernel.testbed.guest_run import GuestRun, compile_bytecode
 from tests.kernel.testbed.places import Place, deadline_of
@@ -92,7 +93,7 @@ def _place(item: pytest.Item) -> Place | None:
 
 def _made_up(item: pytest.Item, *, failed: str = "", skipped: str = "") -> pytest.TestReport:
     """The report of a test that did not run."""
-    return pytest.TestReport(
+    report = pytest.TestReport(
         nodeid=item.nodeid,
         location=item.location,
         keywords=dict.fromkeys(item.keywords, 1),
@@ -100,3 +101,5 @@ def _made_up(item: pytest.Item, *, failed: str = "", skipped: str = "") -> pytes
         longrepr=(str(item.path), item.location[1] or 0, skipped) if skipped else failed,
         when="setup",
     )
+    forbid_skip(report)
+    return report

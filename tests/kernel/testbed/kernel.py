@@ -93,7 +93,8 @@ def _build(kernel: Kernel, root: Path) -> None:
         if (place / "modules" / kernel.release / "kernel").exists():
             kernel.modules.parent.mkdir(parents=True)
             shutil.move(place / "modules" / kernel.release, kernel.modules)
-    vmlinuz = next(path for path in (kernel.modules / "vmlinuz", root / f"boot/vmlinuz-{kernel.release}") if path.exists())
+    places = (kernel.modules / "vmlinuz", root / f"boot/vmlinuz-{kernel.release}")
+    vmlinuz = next(path for path in places if path.exists())
     kernel.image.write_bytes(uncompressed(vmlinuz.read_bytes()))
     _uncompress_modules(kernel.modules)
     subprocess.run(["depmod", "-b", kernel.directory, kernel.release], check=True)
@@ -107,7 +108,9 @@ def _uncompress_modules(directory: Path) -> None:
     if packed:
         workers = str(os.cpu_count() or 1)
         subprocess.run(
-            ["xargs", "-0", "-P", workers, "-n", "100", "xz", "-d"], input="\0".join(packed).encode(), check=True
+            ["xargs", "-0", "-P", workers, "-n", "100", "xz", "-d"],
+            input="\0".join(packed).encode(),
+            check=True,
         )
 
 
@@ -148,7 +151,7 @@ def _load_order(modules_dep: Path) -> list[str]:
     order: list[str] = []
     for name in BOOT_MODULES:
         # depmod lists what is needed last first; what is built in has no file.
-        path = by_name.get(name.replace("-", "_"))
-        if path is not None:
-            order += [need for need in [*reversed(needs[path]), path] if need not in order]
+        file = by_name.get(name)
+        if file is not None:
+            order += [need for need in [*reversed(needs[file]), file] if need not in order]
     return order

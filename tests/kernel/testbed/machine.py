@@ -5,7 +5,6 @@ A role is found in the guest by its path of slots below the host bridge, since b
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,6 +76,13 @@ STANDARD_PARTS = (
         ),
         role="port_conv",
     ),
+    # The same without a hot-plug controller in the bridge: no host driver takes it.
+    Part(
+        "04.0",
+        "pci-bridge,chassis_nr=64,shpc=off",
+        "plain_bridge",
+        (Part("01.0", EDU, "plain_edu"), Part("02.0", "e1000,romfile=", "plain_nic")),
+    ),
     # Two functions without ACS between them: one group, no bridge in it.
     root_port(
         "0b.0",
@@ -92,7 +98,10 @@ STANDARD_PARTS = (
             "switch_up",
             (
                 Part(
-                    "00.0", "xio3130-downstream,chassis=32,slot=0", "switch_down0", (Part("00.0", "qemu-xhci", "xhci"),)
+                    "00.0",
+                    "xio3130-downstream,chassis=32,slot=0",
+                    "switch_down0",
+                    (Part("00.0", "qemu-xhci", "xhci"),),
                 ),
                 Part("01.0", "xio3130-downstream,chassis=32,slot=1", "switch_down1"),
             ),
@@ -107,7 +116,9 @@ STANDARD = Machine("standard", STANDARD_PARTS)
 MACHINES = {machine.name: machine for machine in (STANDARD,)}
 
 
-def arguments(machine: Machine, *, image: Path, initrd: Path, console: Path, disk: Path, share: Path) -> list[str]:
+def arguments(
+    machine: Machine, *, image: Path, initrd: Path, console: Path, disk: Path, share: Path
+) -> list[str]:
     """QEMU's command line but for the channels to the guest (see guest.py).
 
     ``share`` is what the guest sees, read-only, as its root file system.
@@ -125,7 +136,11 @@ def arguments(machine: Machine, *, image: Path, initrd: Path, console: Path, dis
         # A /dev/kvm may be there and hang, and its timing is another one: always emulate.
         *("-accel", "tcg,thread=multi,tb-size=512"),
         *("-cpu", "max,la57=off"),
-        *("-smp", str(min(2, os.cpu_count() or 1))),
+        # Two guests run at a time: with two processors each they take three times as long on a host with two.
+        *("-smp", "1"),
+        # Hot-plug by the ports' and bridges' own controllers, as on real machines: with QEMU's hot-plug by ACPI the
+        # kernel's shpchp does not get its bridge.
+        *("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"),
         *("-m", str(machine.memory)),
         *("-kernel", str(image)),
         *("-initrd", str(initrd)),
@@ -145,7 +160,9 @@ def arguments(machine: Machine, *, image: Path, initrd: Path, console: Path, dis
 def _devices(parts: tuple[Part, ...], bus: str) -> Iterator[str]:
     for part in parts:
         name = part.role or f"{bus}.{part.slot}"
-        yield f"{part.qemu},id={name},bus={bus},addr={part.slot}" + (",multifunction=on" if part.multifunction else "")
+        yield f"{part.qemu},id={name},bus={bus},addr={part.slot}" + (
+            ",multifunction=on" if part.multifunction else ""
+        )
         yield from _devices(part.below, name)
 
 
