@@ -9,6 +9,15 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final, NamedTuple
 
+#: Drivers that register their devices with VFIO, by ``struct device_driver.name``.
+VFIO_DRIVERS = frozenset(
+    {
+        "vfio-pci", "mlx5_vfio_pci", "hisi_acc_vfio_pci", "pds_vfio_pci", "qat_vfio_pci", "virtio_vfio_pci",
+        "nvgrace_gpu_vfio_pci", "xe-vfio-pci", "ism_vfio_pci", "vfio-platform", "vfio-amba", "vfio-fsl-mc",
+        "vfio-cdx", "vfio_mdev", "vfio_ccw", "vfio_ap",
+    }
+)  # fmt: skip
+
 
 class Node(NamedTuple):
     """A device node: ``mode`` holds the permission bits only."""
@@ -126,25 +135,32 @@ class Binding(NamedTuple):
     driver_override: str | None = None
 
 
-class DynamicId(NamedTuple):
-    """What ``new_id`` takes for a PCI driver: the narrowest form, so that ``remove_id`` removes only ours."""
-
-    driver: str
-    fields: str
-
-
 class BindingGoal(NamedTuple):
-    """Where a device is to be. ``dynamic_id`` asks for the new_id method instead of driver_override."""
+    """Where a device is to be.
+
+    ``steer``: point driver_override at the wanted driver on the way (the new_id method does without).
+    ``leaving``: with KERNELS_CHOICE, the driver that the device must not keep.
+    """
 
     driver: str | KernelChoice | None
     driver_override: str | None = None
-    dynamic_id: DynamicId | None = None
+    steer: bool = True
+    leaving: str | None = None
 
-    def reached(self, now: Binding | None) -> bool:
-        """Whether ``now`` (None: the device is gone) is what was wanted."""
-        if now is None or now.driver_override != self.driver_override:
+    def reached(self, now: Binding) -> bool:
+        """Whether ``now`` is what was wanted."""
+        if now.driver_override != self.driver_override:
             return False
-        return self.driver is KERNELS_CHOICE or now.driver == self.driver
+        if self.driver is KERNELS_CHOICE:
+            return self.leaving is None or now.driver != self.leaving
+        return now.driver == self.driver
+
+
+class DynamicId(NamedTuple):
+    """An id given to a PCI driver through ``new_id``: ``fields`` is what is written, to ``remove_id`` as well."""
+
+    driver: str
+    fields: str
 
 
 class Access(NamedTuple):
@@ -156,18 +172,17 @@ class Access(NamedTuple):
 
 
 class State(NamedTuple):
-    """The changeable state of some devices (by key) and nodes (by path); None: not there."""
+    """The changeable state of some devices (by key) and nodes (by path)."""
 
-    bindings: Mapping[str, Binding | None]
-    access: Mapping[str, Access | None]
+    bindings: Mapping[str, Binding]
+    access: Mapping[str, Access]
 
 
 class Write(NamedTuple):
-    """One write(2) of ``data`` to the sysfs file ``path``; errnos in ``tolerated`` are no failure."""
+    """One write(2) of ``data`` to the sysfs file ``path``."""
 
     path: str
     data: str
-    tolerated: frozenset[int] = frozenset()
 
 
 class SetAccess(NamedTuple):
@@ -177,10 +192,4 @@ class SetAccess(NamedTuple):
     access: Access
 
 
-class LoadModule(NamedTuple):
-    """modprobe of a module name or a modalias."""
-
-    name: str
-
-
-Step = Write | SetAccess | LoadModule
+Step = Write | SetAccess

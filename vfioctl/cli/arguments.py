@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,10 @@ if TYPE_CHECKING:
     from vfioctl.cli.session import Session
 
 
-class Subject(click.ParamType):
+class Subject(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.4
     """A group or device argument, completed from this host's sysfs."""
 
     name = "subject"
-
-    def __init__(self, groups: bool = True) -> None:
-        self.groups = groups
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -33,16 +31,20 @@ class Subject(click.ParamType):
 
         from vfioctl.host.files import names
 
-        known = names("/sys/bus/pci/devices")
-        if self.groups:
-            known += names("/sys/kernel/iommu_groups")
+        known = names("/sys/bus/pci/devices") + names("/sys/kernel/iommu_groups")
         # A short address (01:00.0) completes too.
         known += [name[5:] for name in known if name.startswith("0000:") and incomplete[:5] != "0000:"]
         return [CompletionItem(name) for name in known if name.startswith(incomplete)]
 
 
 SUBJECT = Subject()
-DEVICE = Subject(groups=False)
+
+
+def driver_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Callback of options that name a driver: it becomes part of a path and is written to sysfs. Raises UsageError."""
+    if value is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:+ -]{0,63}", value, re.ASCII):
+        raise UsageError(f"{param.opts[0]}: {value!r} is no driver's name", subject=value)
+    return value
 
 
 def resolve(session: Session, snapshot: Snapshot, text: str) -> IommuGroup | Device:
@@ -100,7 +102,7 @@ def group_numbers(snapshot: Snapshot, found: Iterable[IommuGroup | Device]) -> s
             assert isinstance(subject, Device)
             raise NotFound(
                 f"{subject.address} is in no IOMMU group",
-                hint="it is not behind an IOMMU that is on; vfioctl list-groups says why when there are no groups at all",
+                hint="it is not behind an IOMMU that is on: vfioctl list-groups says why when there are none at all",
                 subject=subject.address,
                 code="no-iommu-group",
             )

@@ -49,6 +49,6 @@ def error(failure: VfioctlError, *, as_json: bool = False) -> None:
         return
     suffix = f" [{failure.errno_name}]" if failure.errno_name else ""
     for index, line in enumerate(failure.message.splitlines() or [""]):
-        _line((f"{line}{suffix}" if index == 0 else f"  {line}"))
+        _line(f"{line}{suffix}" if index == 0 else f"  {line}")
     for line in (failure.hint or "").splitlines():
         _line(f"  cure: {line}")

@@ -46,9 +46,15 @@ def member_device(device: Device) -> dict[str, Any]:
     }
 
 
-def device(value: Device, viable: bool | None = None, usable: bool | None = None) -> dict[str, Any]:
-    """A device with its group's number and verdict; null without a group."""
-    return {**member_device(value), "group": value.group, "viable": viable, "usable": usable}
+def device(value: Device, verdict: Viability | None) -> dict[str, Any]:
+    """A device with its group's number, node and verdict; null without a group."""
+    return {
+        **member_device(value),
+        "group": value.group,
+        "viable": verdict and verdict.viable,
+        "usable": verdict and verdict.usable,
+        "node": verdict and verdict.group.node and verdict.group.node.path,
+    }
 
 
 def group(value: IommuGroup, verdict: Viability) -> dict[str, Any]:
@@ -86,3 +92,8 @@ def problem(value: Problem) -> dict[str, Any]:
 def drivers(devices: Iterable[dict[str, Any]]) -> list[str]:
     """The drivers of some member records, each once."""
     return sorted({d["driver"] for d in devices if d["driver"]})
+
+
+def ranges(value: Iterable[tuple[int, int]] | None) -> list[dict[str, int]] | None:
+    """IOVA ranges, their ends inclusive."""
+    return None if value is None else [{"start": start, "end": end} for start, end in value]

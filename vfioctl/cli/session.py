@@ -43,3 +43,10 @@ class Session:
         from vfioctl.host.machine import Machine
 
         return Machine(timeout=self.timeout)
+
+    def tell(self, text: str) -> None:
+        """Says on stderr what is being done: steps (lines that begin with +) only with -v."""
+        if self.verbose or not text.startswith("+ "):
+            from vfioctl.cli import messages
+
+            messages.note(text)

@@ -43,8 +43,8 @@ BACKENDS = {"type1v2": uapi.VFIO_TYPE1v2_IOMMU, "type1": uapi.VFIO_TYPE1_IOMMU}
 #: What a mapping allows the device to do, by the names that people use.
 PROTECTIONS = {
     "rw": uapi.VFIO_DMA_MAP_FLAG_READ | uapi.VFIO_DMA_MAP_FLAG_WRITE,
-    "ro": uapi.VFIO_DMA_MAP_FLAG_READ,
-    "wo": uapi.VFIO_DMA_MAP_FLAG_WRITE,
+    "r": uapi.VFIO_DMA_MAP_FLAG_READ,
+    "w": uapi.VFIO_DMA_MAP_FLAG_WRITE,
 }
 
 #: Called with the stage ("populate", "map"), the bytes done and the bytes in all.

@@ -15,7 +15,8 @@ def why_no_groups(platform: Platform) -> tuple[str, str]:
     elif platform.iommu_units:
         return (
             "an IOMMU driver is active (" + ", ".join(platform.iommu_units) + ") but serves no device",
-            "look in the kernel log for DMAR, AMD-Vi, smmu or virtio_iommu; load the IOMMU's driver before the devices' drivers",
+            "look in the kernel log for DMAR, AMD-Vi, smmu or virtio_iommu; load the IOMMU's driver before "
+            "the devices' drivers",
         )
     elif platform.firmware_tables:
         table = platform.firmware_tables[0]

@@ -11,16 +11,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from vfioctl.model import Device, IommuGroup, Kernel
+from vfioctl.model import VFIO_DRIVERS, Device, IommuGroup, Kernel
 
-#: Drivers that register their devices with VFIO, by ``struct device_driver.name``.
-VFIO_DRIVERS = frozenset(
-    {
-        "vfio-pci", "mlx5_vfio_pci", "hisi_acc_vfio_pci", "pds_vfio_pci", "qat_vfio_pci", "virtio_vfio_pci",
-        "nvgrace_gpu_vfio_pci", "xe-vfio-pci", "ism_vfio_pci", "vfio-platform", "vfio-amba", "vfio-fsl-mc",
-        "vfio-cdx", "vfio_mdev", "vfio_ccw", "vfio_ap",
-    }
-)  # fmt: skip
 #: Others with ``driver_managed_dma`` set.
 DMA_MANAGING_DRIVERS = frozenset({"pcieport", "pci-stub", "fsl-pci"})
 #: Buses whose ``dma_configure`` claims the group's DMA for a driver.
@@ -134,7 +126,7 @@ def problems_of(group: IommuGroup, kernel: Kernel) -> tuple[Problem, ...]:
             Problem(
                 "direct-region",
                 f"firmware requires a 1:1 mapping of {where} for a member, and the kernel then refuses assignment",
-                "a firmware setting (pre-boot DMA protection, USB legacy support, remote management), or another device",
+                "a firmware setting (pre-boot DMA protection, USB legacy, remote management), or another device",
             )
         )
     if group.is_noiommu:

@@ -1,0 +1,90 @@
+"""--user, --group-owner and --mode: who may open a node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from vfioctl.errors import NotFound, UsageError
+
+if TYPE_CHECKING:
+    from vfioctl.ops.access import AccessWish
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def access_options(function: F) -> F:
+    """Adds the three options; :func:`wish` understands their values."""
+    function = click.option(
+        "--mode",
+        metavar="OCTAL",
+        help="Permission bits of the nodes.  [default: 0600, or 0660 with --group-owner]",
+    )(function)
+    function = click.option("--group-owner", metavar="GROUP", help="Group (name or gid) of the nodes.")(
+        function
+    )
+    return click.option("--user", metavar="USER", help="Owner (name or uid) of the nodes.")(function)
+
+
+def wish(user: str | None, group_owner: str | None, mode: str | None) -> AccessWish | None:
+    """What was asked for, or None when nothing was. Raises UsageError, and NotFound for an unknown name."""
+    if user is None and group_owner is None and mode is None:
+        return None
+    from vfioctl.ops.access import AccessWish
+
+    return AccessWish(_uid(user), _gid(group_owner), _mode(mode, group_owner is not None))
+
+
+def _mode(text: str | None, for_group: bool) -> int:
+    if text is None:
+        return 0o660 if for_group else 0o600
+    digits = text.removeprefix("0o")
+    if not digits or any(c not in "01234567" for c in digits) or int(digits, 8) > 0o777:
+        raise UsageError(
+            f"--mode: {text!r} is not a mode", hint="three octal digits, as for chmod: 660", subject=text
+        )
+    bits = int(digits, 8)
+    if bits & 0o007:
+        raise UsageError(
+            f"--mode {text} would let everybody on the host drive the device",
+            hint="name who may: --user NAME, or --group-owner NAME --mode 660",
+            subject=text,
+            code="world-access",
+        )
+    return bits
+
+
+def _uid(name: str | None) -> int | None:
+    import pwd
+
+    if name is None or name.isdecimal():
+        return _number(name)
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError as error:
+        raise NotFound(
+            f"there is no user {name!r}", hint="a name or a uid", subject=name, code="no-such-user"
+        ) from error
+
+
+def _gid(name: str | None) -> int | None:
+    import grp
+
+    if name is None or name.isdecimal():
+        return _number(name)
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError as error:
+        raise NotFound(
+            f"there is no user group {name!r}", hint="a name or a gid", subject=name, code="no-such-user"
+        ) from error
+
+
+def _number(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if int(text) > 0xFFFFFFFE:
+        raise UsageError(f"{text} is no uid or gid", subject=text)
+    return int(text)

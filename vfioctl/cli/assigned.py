@@ -1,0 +1,87 @@
+"""How bind and unbind report: the devices as they are now, read back."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from vfioctl.cli import messages, records
+from vfioctl.cli.output import Columns, Output, emit
+from vfioctl.cli.session import Session
+from vfioctl.model import Snapshot
+from vfioctl.policy.planning import as_shell
+from vfioctl.policy.viability import judge
+
+if TYPE_CHECKING:
+    from vfioctl.ops.access import AccessWish
+    from vfioctl.ops.assign import Done, Plan
+
+COLUMNS: Columns = {
+    "address": lambda r: r["address"],
+    "group": lambda r: r["group"],
+    "driver": lambda r: r["driver"],
+    "before": lambda r: r["driver_before"],
+    "override": lambda r: r["driver_override"],
+    "changed": lambda r: r["changed"],
+    "node": lambda r: r["node"] and r["node"]["path"],
+    "owner": lambda r: r["node"] and f"{r['node']['uid']}:{r['node']['gid']}",
+    "mode": lambda r: r["node"] and r["node"]["mode"],
+    "cdev": lambda r: r["cdev"] and r["cdev"]["path"],
+}
+DEFAULT = ("address", "group", "driver", "before", "changed", "node", "owner", "mode")
+
+
+def report(session: Session, output: Output, planned: Plan, done: Done) -> None:
+    """Prints each device of the change as it is now."""
+    nodes = {group.id: group.node for group in done.snapshot.groups}
+    found: list[dict[str, Any]] = []
+    for device in done.snapshot.devices:
+        if device.key in planned.devices:
+            before = done.outcome.before.bindings[device.key]
+            after = done.outcome.after.bindings[device.key]
+            found.append(
+                {
+                    "address": device.address,
+                    "bus": device.bus,
+                    "group": device.group,
+                    "driver": device.driver,
+                    "driver_before": before.driver,
+                    "driver_override": device.driver_override,
+                    "changed": before != after,
+                    "node": records.node(nodes[device.group]) if device.group in nodes else None,
+                    "cdev": records.node(device.cdev),
+                }
+            )
+    document = {"schema_version": records.SCHEMA_VERSION, "changed": done.outcome.changed, "devices": found}
+    emit(session, output, document, found, COLUMNS)
+
+
+def print_dry_run(planned: Plan, access: AccessWish | None = None) -> None:
+    """Prints what would be done, as lines that a root shell could run."""
+    lines = [f"modprobe {module}" for module in planned.modules]
+    lines += as_shell(planned.steps)
+    if access is not None:
+        uid, gid, mode = ("" if v is None else v for v in (access.uid, access.gid, access.mode))
+        lines.append("# then, on the nodes of the groups:")
+        lines.append(f"#   chown {uid}:{gid}; chmod {int(mode or 0):04o}")
+    sys.stdout.write("".join(f"{messages.visible(line)}\n" for line in lines or ["# nothing to do"]))
+
+
+def warn_unusable(snapshot: Snapshot, planned: Plan) -> None:
+    """Says what still keeps the groups of a bind from being used."""
+    groups = {d.group for d in snapshot.devices if d.key in planned.devices}
+    for group in snapshot.groups:
+        if group.id not in groups:
+            continue
+        verdict = judge(group, snapshot.kernel)
+        if not verdict.viable:
+            members = ", ".join(
+                f"{m.device.address} ({m.device.driver})" for m in verdict.members if m.blocking
+            )
+            messages.warn(
+                f"group {group.id} is not viable yet: {members}; cure: vfioctl bind --group {group.id}"
+            )
+        for problem in verdict.problems:
+            messages.warn(
+                f"group {group.id}: {problem.detail}" + (f"; cure: {problem.cure}" if problem.cure else "")
+            )

@@ -1,0 +1,108 @@
+"""vfioctl bind"""
+
+from __future__ import annotations
+
+import click
+
+from vfioctl.cli import assigned
+from vfioctl.cli.access_options import access_options, wish
+from vfioctl.cli.arguments import SUBJECT, driver_name, resolve
+from vfioctl.cli.output import options, output_options
+from vfioctl.cli.session import Session
+from vfioctl.model import Device, IommuGroup, Snapshot
+from vfioctl.policy.subjects import find_group
+
+
+@click.command(
+    "bind",
+    epilog="""\b
+Examples:
+  vfioctl bind 0000:01:00.0
+  vfioctl bind 26 --user alice
+  vfioctl bind --group 0000:06:0d.0 --dry-run
+  vfioctl bind eth0 --method new-id
+
+\b
+Exit status:
+  0 bound (also when it was before), 5 refused by a guard, 6 somebody holds it,
+  8 failed and put back, 9 failed and not all put back.""",
+)
+@click.argument("subjects", metavar="GROUP|DEVICE...", nargs=-1, required=True, type=SUBJECT)
+@click.option("--group", "whole", is_flag=True, help="Take every member of the groups that needs it.")
+@click.option(
+    "--driver",
+    callback=driver_name,
+    metavar="NAME",
+    help="The VFIO driver; default: that of the device's bus (vfio-pci).",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["override", "new-id"]),
+    default="override",
+    show_default=True,
+    help="new-id gives the driver the device's ids for a moment: every device with the same ids matches then.",
+)
+@click.option("--allow", metavar="GUARD", multiple=True, help="Pass exactly this guard; repeatable.")
+@access_options
+@click.option("--dry-run", is_flag=True, help="Print the writes as shell lines, and make none.")
+@output_options(assigned.COLUMNS, assigned.DEFAULT)
+@click.pass_obj
+def command(
+    session: Session,
+    subjects: tuple[str, ...],
+    whole: bool,
+    driver: str | None,
+    method: str,
+    allow: tuple[str, ...],
+    user: str | None,
+    group_owner: str | None,
+    mode: str | None,
+    dry_run: bool,
+    format_: str | None,
+    as_json: bool,
+    noheadings: bool,
+    columns: tuple[str, ...],
+) -> None:
+    """Bind devices to a VFIO driver: all of them or none.
+
+    A DEVICE is bound alone; a GROUP, or any member with --group, stands for every member that needs it: endpoints
+    without a driver or with a host driver are bound, bridges whose driver blocks the group are unbound, and members
+    that the kernel tolerates (ports on pcieport, pci-stub) are left alone. vfio-pci and the IOMMU backend are loaded
+    when they are missing. The driver links, nodes, owners and modes are read back before anything is reported, and
+    when a step fails everything is put back.
+    """
+    from vfioctl.ops import assign
+
+    machine = session.machine
+    access = wish(user, group_owner, mode)
+    snapshot = machine.snapshot()
+    endpoints, bridges = _select(session, snapshot, subjects, whole)
+    chosen = assign.BindOptions(driver, method == "new-id", frozenset(allow))
+    planned = assign.plan_bind(machine, snapshot, endpoints, bridges, chosen)
+    output = options(format_, as_json, noheadings, columns)
+    if dry_run:
+        assigned.print_dry_run(planned, access)
+        return
+    done = assign.carry_out(machine, planned, access, session.tell)
+    assigned.report(session, output, planned, done)
+    assigned.warn_unusable(done.snapshot, planned)
+
+
+def _select(
+    session: Session, snapshot: Snapshot, subjects: tuple[str, ...], whole: bool
+) -> tuple[list[Device], list[Device]]:
+    """(endpoints, bridges) to move, in the order of the arguments, each once."""
+    from vfioctl.ops.assign import whole_group
+
+    endpoints: dict[str, Device] = {}
+    bridges: dict[str, Device] = {}
+    for text in subjects:
+        found = resolve(session, snapshot, text)
+        if isinstance(found, Device):
+            endpoints.setdefault(found.key, found)
+        if isinstance(found, IommuGroup) or (whole and found.group is not None):
+            group = found if isinstance(found, IommuGroup) else find_group(snapshot, found.group or 0)
+            members, ports = whole_group(snapshot, group)
+            endpoints.update((d.key, d) for d in members)
+            bridges.update((d.key, d) for d in ports)
+    return list(endpoints.values()), list(bridges.values())

@@ -1,0 +1,95 @@
+"""vfioctl iommu-info"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from vfioctl.cli import messages, records
+from vfioctl.cli.arguments import SUBJECT, group_numbers, resolve
+from vfioctl.cli.output import emit, options, output_options, text
+from vfioctl.cli.session import Session
+from vfioctl.errors import UsageError
+from vfioctl.policy.refusals.facts import state_of
+from vfioctl.policy.subjects import find_group
+from vfioctl.policy.viability import judge
+
+
+@click.command(
+    "iommu-info",
+    epilog="""\b
+Examples:
+  vfioctl iommu-info
+  vfioctl iommu-info 26
+  vfioctl iommu-info 26 --attach -J | jq '.iova_ranges'""",
+)
+@click.argument("subject", metavar="[GROUP|DEVICE]", required=False, type=SUBJECT)
+@click.option(
+    "--attach",
+    is_flag=True,
+    help="Put the group into a container for a moment and ask: page sizes, IOVA ranges, entries left. "
+    "No device is opened or reset, but the group's devices can do no DMA meanwhile.",
+)
+@output_options()
+@click.pass_obj
+def command(session: Session, subject: str | None, attach: bool, format_: str | None, as_json: bool) -> None:
+    """Show what the IOMMU offers: API version, extensions, and for a group its type and reserved regions.
+
+    What only an attached group tells (page sizes, IOVA ranges, DMA entries left) is shown with --attach.
+    """
+    from vfioctl.ops import dma
+
+    if attach and subject is None:
+        raise UsageError("--attach needs a GROUP or DEVICE to attach")
+    machine = session.machine
+    record: dict[str, Any] = {"group": None, "type": None, "reserved_regions": None, "backend": None}
+    states = {}
+    if subject is not None:
+        snapshot = machine.snapshot()
+        (number,) = group_numbers(snapshot, [resolve(session, snapshot, subject)])
+        group = find_group(snapshot, number)
+        record["group"] = group.id
+        record["type"] = group.type
+        record["reserved_regions"] = [records.region(region) for region in group.reserved_regions]
+        states = {number: state_of(judge(group, snapshot.kernel), snapshot.kernel)}
+    record |= dict.fromkeys(("page_sizes", "iova_ranges", "dma_avail", "dirty_page_sizes"))
+    if attach:
+        report = dma.probe_iommu(list(states), states=states, dev=machine.dev)
+        record |= {
+            "backend": report.backend,
+            "api_version": report.api_version,
+            "extensions": dict(report.extensions),
+            "page_sizes": list(report.page_sizes),
+            "iova_ranges": records.ranges(report.iova_ranges),
+            "dma_avail": report.dma_avail,
+            "dirty_page_sizes": report.dirty_page_sizes and list(report.dirty_page_sizes),
+        }
+    else:
+        container = dma.probe_container(machine.dev)
+        record |= {"api_version": container.api_version, "extensions": dict(container.extensions)}
+    output = options(format_, as_json)
+    if output.format in ("json", "yaml"):
+        emit(session, output, {"schema_version": records.SCHEMA_VERSION, **record})
+        return
+    _print(record)
+    if subject is not None and not attach:
+        messages.note("page sizes, IOVA ranges and entries left: --attach asks for them")
+
+
+def _print(record: dict[str, Any]) -> None:
+    lines = [f"api_version={record['api_version']}"]
+    lines += [f"extension.{name}={text(answer)}" for name, answer in record["extensions"].items()]
+    if record["group"] is not None:
+        lines += [f"{key}={text(record[key])}" for key in ("group", "type")]
+        lines += [
+            f"reserved_region={r['start']:#x}-{r['end']:#x} {r['type']}"
+            for r in record["reserved_regions"] or []
+        ]
+    if record["backend"] is not None:
+        lines += [
+            f"{key}={text(record[key])}" for key in ("backend", "page_sizes", "dma_avail", "dirty_page_sizes")
+        ]
+        lines += [f"iova_range={r['start']:#x}-{r['end']:#x}" for r in record["iova_ranges"] or []]
+    sys.stdout.write("".join(f"{messages.visible(line)}\n" for line in lines))

@@ -1,0 +1,146 @@
+"""vfioctl map"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+from vfioctl.cli import records
+from vfioctl.cli.arguments import SUBJECT, group_numbers, resolve
+from vfioctl.cli.output import Columns, emit, options, output_options
+from vfioctl.cli.session import Session
+from vfioctl.policy.refusals.facts import state_of
+from vfioctl.policy.sizes import format_iova, parse_iova, parse_size
+from vfioctl.policy.subjects import find_group
+from vfioctl.policy.viability import judge
+
+COLUMNS: Columns = {
+    "iova": lambda r: format_iova(r["iova"]),
+    "size": lambda r: r["size"],
+    "prot": lambda r: r["prot"],
+    "source": lambda r: r["source"],
+    "backend": lambda r: r["backend"],
+    "groups": lambda r: r["groups"],
+}
+DEFAULT = ("iova", "size", "prot", "source", "backend", "groups")
+#: Below this many bytes a mapping takes no time that a person would notice.
+LONG = 256 << 20
+
+
+@click.command(
+    "map",
+    epilog="""\b
+Examples:
+  vfioctl map 26 --size 1M
+  vfioctl map 26 27 --size 2G --iova 0x100000000
+  vfioctl map 0000:01:00.0 --size 64M --chunk 4K -J
+
+\b
+Exit status:
+  0 mapped and unmapped again, 1 the group is not viable or has no VFIO member, 2 the mapping cannot be,
+  4 no permission, 6 the group is in use, 7 the kernel refused.""",
+)
+@click.argument("subjects", metavar="GROUP|DEVICE...", nargs=-1, required=True, type=SUBJECT)
+@click.option(
+    "--size", default="1M", show_default=True, metavar="SIZE", help="Bytes to map; suffixes K, M, G, T."
+)
+@click.option(
+    "--iova", metavar="ADDR", help="I/O virtual address, hexadecimal; default: the first that fits."
+)
+@click.option(
+    "--prot",
+    type=click.Choice(["rw", "r", "w"]),
+    default="rw",
+    show_default=True,
+    help="What devices may do.",
+)
+@click.option("--chunk", metavar="SIZE", help="Make several mappings of this size instead of one.")
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "type1v2", "type1"]),
+    default="auto",
+    show_default=True,
+    help="The container's IOMMU model.",
+)
+@output_options(COLUMNS, DEFAULT)
+@click.pass_obj
+def command(
+    session: Session,
+    subjects: tuple[str, ...],
+    size: str,
+    iova: str | None,
+    prot: str,
+    chunk: str | None,
+    backend: str,
+    format_: str | None,
+    as_json: bool,
+    noheadings: bool,
+    columns: tuple[str, ...],
+) -> None:
+    """Prove that groups really work: set up a container, set the IOMMU model, map memory, report, undo it all.
+
+    Anonymous memory is mapped for all the groups in one container; no device is opened, so none is reset. Works as
+    an unprivileged user once the nodes are permitted, within the limit of locked memory (ulimit -l).
+    """
+    from vfioctl.ops import dma
+
+    size_bytes = parse_size(size)
+    chunk_bytes = None if chunk is None else parse_size(chunk)
+    address = None if iova is None else parse_iova(iova)
+    machine = session.machine
+    snapshot = machine.snapshot()
+    numbers = sorted(group_numbers(snapshot, [resolve(session, snapshot, text) for text in subjects]))
+    groups = [find_group(snapshot, number) for number in numbers]
+    user = str(os.geteuid())
+    with _progress(size_bytes) as progress:
+        report = dma.map_dma(
+            numbers,
+            size_bytes,
+            iova=address,
+            chunk=chunk_bytes,
+            prot=prot,
+            backend=backend,
+            states={g.id: state_of(judge(g, snapshot.kernel), snapshot.kernel, user) for g in groups},
+            reserved=[(r.start, r.end, r.type) for group in groups for r in group.reserved_regions],
+            progress=progress,
+            dev=machine.dev,
+        )
+    mappings = [mapping._asdict() for mapping in report.mappings]
+    emit(
+        session,
+        options(format_, as_json, noheadings, columns),
+        {
+            "schema_version": records.SCHEMA_VERSION,
+            "backend": report.backend,
+            "groups": list(report.groups),
+            "mappings": mappings,
+            "iova_ranges": records.ranges(report.iova_ranges),
+            "page_sizes": list(report.page_sizes),
+        },
+        [{**mapping, "backend": report.backend, "groups": list(report.groups)} for mapping in mappings],
+        COLUMNS,
+    )
+
+
+@contextmanager
+def _progress(size: int) -> Iterator[Callable[[str, int, int], None] | None]:
+    """A bar on stderr while a long mapping is made and a person watches."""
+    if size < LONG or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks = {stage: bar.add_task(stage, total=size) for stage in ("populate", "map")}
+        yield lambda stage, done, total: bar.update(tasks[stage], completed=done, total=total)

@@ -1,0 +1,47 @@
+"""vfioctl permit"""
+
+from __future__ import annotations
+
+import click
+
+from vfioctl.cli import permissions
+from vfioctl.cli.access_options import access_options, wish
+from vfioctl.cli.arguments import SUBJECT
+from vfioctl.cli.output import options, output_options
+from vfioctl.cli.session import Session
+from vfioctl.errors import UsageError
+
+
+@click.command(
+    "permit",
+    epilog="""\b
+Examples:
+  vfioctl permit 26 --user alice
+  vfioctl permit 0000:01:00.0 --group-owner kvm --mode 660
+  vfioctl permit 26 27 --user 1000 -J""",
+)
+@click.argument("subjects", metavar="GROUP|DEVICE...", nargs=-1, required=True, type=SUBJECT)
+@access_options
+@output_options(permissions.COLUMNS, permissions.DEFAULT)
+@click.pass_obj
+def command(
+    session: Session,
+    subjects: tuple[str, ...],
+    user: str | None,
+    group_owner: str | None,
+    mode: str | None,
+    format_: str | None,
+    as_json: bool,
+    noheadings: bool,
+    columns: tuple[str, ...],
+) -> None:
+    """Let a user or a user group open the nodes: the group node, and the devices' cdevs where there are any.
+
+    udev is waited for first, so that its rules cannot undo it; owner and mode are read back. It holds until the node
+    goes away (unbind, reboot). The whole IOMMU group is what is given: its devices are not isolated from each other.
+    """
+    asked = wish(user, group_owner, mode)
+    if asked is None:
+        raise UsageError("who may? --user NAME, --group-owner NAME", hint="vfioctl permit --help")
+    output = options(format_, as_json, noheadings, columns)
+    permissions.change_access(session, subjects, asked, "permit", output)

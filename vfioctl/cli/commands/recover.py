@@ -1,0 +1,48 @@
+"""vfioctl recover"""
+
+from __future__ import annotations
+
+import click
+
+from vfioctl.cli import messages, records
+from vfioctl.cli.output import emit_json, options, output_options
+from vfioctl.cli.session import Session
+
+
+@click.command(
+    "recover",
+    epilog="""\b
+Examples:
+  vfioctl recover
+  vfioctl -v recover -J
+
+\b
+Exit status:
+  0 put back, or nothing to put back; 9 something could not be put back: it says what, and can be run again.""",
+)
+@output_options()
+@click.pass_obj
+def command(session: Session, format_: str | None, as_json: bool) -> None:
+    """Put back the drivers, overrides, owners and modes from before a change that was interrupted.
+
+    vfioctl records them in /run/vfioctl before its first write. While such a record is left over, changing commands
+    refuse to run.
+    """
+    from vfioctl.ops.change import recover
+
+    journal = recover(session.machine, session.tell)
+    output = options(format_, as_json)
+    if output.format == "json":
+        emit_json(
+            {
+                "schema_version": records.SCHEMA_VERSION,
+                "changed": journal is not None,
+                "command": journal and journal.command,
+                "devices": sorted(journal.before.bindings) if journal else [],
+            }
+        )
+    elif journal is None:
+        messages.note("nothing to recover: no change was interrupted")
+    else:
+        what = ", ".join(key.removeprefix("pci/") for key in journal.before.bindings) or "the nodes"
+        messages.note(f"the state before the interrupted {journal.command} is back: {what}")

@@ -1,0 +1,38 @@
+"""vfioctl revoke"""
+
+from __future__ import annotations
+
+import click
+
+from vfioctl.cli import permissions
+from vfioctl.cli.arguments import SUBJECT
+from vfioctl.cli.output import options, output_options
+from vfioctl.cli.session import Session
+
+
+@click.command(
+    "revoke",
+    epilog="""\b
+Examples:
+  vfioctl revoke 26
+  vfioctl revoke 0000:01:00.0 -J""",
+)
+@click.argument("subjects", metavar="GROUP|DEVICE...", nargs=-1, required=True, type=SUBJECT)
+@output_options(permissions.COLUMNS, permissions.DEFAULT)
+@click.pass_obj
+def command(
+    session: Session,
+    subjects: tuple[str, ...],
+    format_: str | None,
+    as_json: bool,
+    noheadings: bool,
+    columns: tuple[str, ...],
+) -> None:
+    """Make the nodes root's alone again: root:root, mode 0600, as the kernel makes them.
+
+    Who has a node open already keeps it open; vfioctl unbind names such a holder.
+    """
+    from vfioctl.ops.access import KERNELS_OWN
+
+    output = options(format_, as_json, noheadings, columns)
+    permissions.change_access(session, subjects, KERNELS_OWN, "revoke", output)

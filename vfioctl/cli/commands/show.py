@@ -1,0 +1,108 @@
+"""vfioctl show"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from vfioctl.cli import records
+from vfioctl.cli.arguments import SUBJECT, group_of, resolve
+from vfioctl.cli.commands.list_devices import add_names
+from vfioctl.cli.messages import visible
+from vfioctl.cli.output import Output, emit, options, output_options, text
+from vfioctl.cli.session import Session
+from vfioctl.errors import NotFound, UsageError
+from vfioctl.model import Device, IommuGroup
+from vfioctl.policy.viability import judge
+
+
+@click.command(
+    "show",
+    epilog="""\b
+Examples:
+  vfioctl show 0000:01:00.0
+  vfioctl show 26 -J
+  vfioctl show eth0 -P group --value
+  vfioctl show 01:00.0 -P driver -P node.mode""",
+)
+@click.argument("subject", metavar="GROUP|DEVICE", type=SUBJECT)
+@click.option(
+    "-P", "--property", "keys", multiple=True, metavar="KEY", help="Only this key (node.path); repeatable."
+)
+@click.option("--value", is_flag=True, help="With -P: the bare value, without the key.")
+@click.option("--names", is_flag=True, help="Add names from the udev hardware database.")
+@output_options()
+@click.pass_obj
+def command(
+    session: Session,
+    subject: str,
+    keys: tuple[str, ...],
+    value: bool,
+    names: bool,
+    format_: str | None,
+    as_json: bool,
+) -> None:
+    """Show everything known of one group or device, one KEY=VALUE a line.
+
+    Names are those of sysfs where it has one. An absent value is "-".
+    """
+    if value and not keys:
+        raise UsageError("--value goes with -P KEY")
+    snapshot = session.snapshot()
+    found = resolve(session, snapshot, subject)
+    group = group_of(snapshot, found)
+    verdict = None if group is None else judge(group, snapshot.kernel)
+    if isinstance(found, IommuGroup):
+        assert verdict is not None
+        kind, record = "group", records.group(found, verdict)
+        record["problems"] = [records.problem(problem) for problem in verdict.problems]
+    else:
+        kind, record = "device", _device(session, found, records.device(found, verdict))
+        if names:
+            add_names([found], [record])
+    output = options(format_, as_json)
+    if keys:
+        _print_keys(record, keys, value, output)
+    elif output.format in ("json", "yaml"):
+        emit(session, output, records.document(kind, record))
+    else:
+        for key, item in _flat(record):
+            sys.stdout.write(f"{key}={visible(text(item))}\n")
+
+
+def _device(session: Session, device: Device, record: dict[str, Any]) -> dict[str, Any]:
+    from vfioctl.host.attributes import read_attributes
+
+    return {**record, "modalias": device.modalias, **read_attributes(session.root, device.key)}
+
+
+def _print_keys(record: Mapping[str, Any], keys: tuple[str, ...], bare: bool, output: Output) -> None:
+    flat = dict(_flat(record))
+    for key in keys:
+        if key in flat:
+            item = flat[key]
+        elif any(name.startswith(f"{key}.") for name in flat):
+            raise UsageError(
+                f"{key!r} has parts", hint=", ".join(name for name in flat if name.startswith(f"{key}."))
+            )
+        elif "." in key and flat.get(key.partition(".")[0], "") is None:
+            item = None  # a part of something that is not there: no node has no mode
+        else:
+            raise NotFound(
+                f"there is no key {key!r}", hint=f"keys: {', '.join(flat)}", subject=key, code="no-such-key"
+            )
+        sys.stdout.write(f"{visible(text(item))}\n" if bare else f"{key}={visible(text(item))}\n")
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, item in record.items():
+        if isinstance(item, Mapping):
+            yield from _flat(item, f"{prefix}{key}.")
+        elif isinstance(item, list) and item and isinstance(item[0], Mapping):
+            for index, part in enumerate(item):
+                yield from _flat(part, f"{prefix}{key}.{index}.")
+        else:
+            yield f"{prefix}{key}", item

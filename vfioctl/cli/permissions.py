@@ -1,0 +1,57 @@
+"""What permit and revoke share: resolve the groups, set, read back, report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vfioctl.cli import messages, records
+from vfioctl.cli.arguments import group_numbers, resolve
+from vfioctl.cli.output import Columns, Output, emit
+from vfioctl.cli.session import Session
+from vfioctl.policy.subjects import find_group
+
+if TYPE_CHECKING:
+    from vfioctl.ops.access import AccessWish
+
+COLUMNS: Columns = {
+    "path": lambda r: r["path"],
+    "uid": lambda r: r["uid"],
+    "gid": lambda r: r["gid"],
+    "mode": lambda r: r["mode"],
+    "changed": lambda r: r["changed"],
+}
+DEFAULT = ("path", "uid", "gid", "mode", "changed")
+
+
+def change_access(
+    session: Session, subjects: tuple[str, ...], wish: AccessWish, name: str, output: Output
+) -> None:
+    """Gives the nodes of the groups what ``wish`` says and prints what they have then."""
+    from vfioctl.ops.access import plan_access, set_access
+
+    machine = session.machine
+    snapshot = machine.snapshot()
+    numbers = group_numbers(snapshot, [resolve(session, snapshot, text) for text in subjects])
+    paths = plan_access(snapshot, [find_group(snapshot, number) for number in sorted(numbers)])
+    outcome = set_access(machine, paths, wish, name, session.tell)
+    found = []
+    for path in paths:
+        now = outcome.after.access[path]
+        before = outcome.before.access.get(path)
+        found.append(
+            {
+                "path": path,
+                "uid": now.uid,
+                "gid": now.gid,
+                "mode": f"{now.mode:04o}",
+                "changed": now != before,
+            }
+        )
+    document = {"schema_version": records.SCHEMA_VERSION, "changed": outcome.changed, "nodes": found}
+    emit(session, output, document, found, COLUMNS)
+    container = machine.access("/dev/vfio/vfio")
+    if name == "permit" and container is not None and container.mode & 0o006 != 0o006:
+        messages.warn(
+            f"/dev/vfio/vfio has mode {container.mode:04o}, so a user may not open a container; the kernel makes it "
+            "0666 and that is safe (it gives access to no device); cure: chmod 0666 /dev/vfio/vfio"
+        )

@@ -1,0 +1,77 @@
+"""The sysfs attributes of one device that help to decide about it; those that are not there are None."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from vfioctl.host.files import link_name, names, read
+
+_NUMBERS = ("numa_node", "sriov_totalvfs", "sriov_numvfs", "current_link_width", "max_link_width")
+_TEXTS = (
+    "revision",
+    "power_state",
+    "d3cold_allowed",
+    "reset_method",
+    "current_link_speed",
+    "max_link_speed",
+    "removable",
+    "boot_vga",
+)
+
+
+def read_attributes(root: str, key: str) -> dict[str, Any]:
+    """Attributes of the device ``bus/address``, by their sysfs names, and what hangs on it.
+
+    Files that the caller may not read are None too; none of these wakes, opens or resets the device.
+    """
+    bus, _, address = key.partition("/")
+    top = os.path.join(root, "sys/bus", bus, "devices", address)
+    found: dict[str, Any] = {}
+    for name in _TEXTS:
+        found[name] = _read(f"{top}/{name}")
+    for name in _NUMBERS:
+        text = _read(f"{top}/{name}")
+        found[name] = int(text) if text and text.lstrip("-").isdecimal() else None
+    found["runtime_status"] = _read(f"{top}/power/runtime_status")
+    found["iommu"] = link_name(f"{top}/iommu")
+    found["physfn"] = link_name(f"{top}/physfn")
+    found["virtfns"] = [link_name(f"{top}/{n}") for n in names(top) if n.startswith("virtfn")]
+    found["driver_module"] = link_name(f"{top}/driver/module")
+    found["parent"] = os.path.basename(os.path.dirname(os.path.realpath(top)))
+    found["resources"] = _resources(_read(f"{top}/resource") or "")
+    found["net"] = names(f"{top}/net")
+    found["block"] = _blocks(top)
+    return found
+
+
+def _read(path: str) -> str | None:
+    try:
+        return read(path)
+    except OSError:  # forbidden, or an attribute that the device cannot answer just now
+        return None
+
+
+def _resources(text: str) -> list[dict[str, Any]]:
+    """The regions of a PCI device from ``resource``: lines of first, last and flags; unused lines are zero."""
+    found = []
+    for index, line in enumerate(text.splitlines()):
+        fields = line.split()
+        if len(fields) == 3 and int(fields[1], 16):
+            start, end = int(fields[0], 16), int(fields[1], 16)
+            kind = "io" if int(fields[2], 16) & 0x100 else "mem"
+            found.append({"index": index, "type": kind, "start": start, "size": end - start + 1})
+    return found
+
+
+def _blocks(top: str) -> list[str]:
+    """Block devices of the device itself, or of a controller just below it (virtioN, nvmeN, ataN/hostN/target)."""
+    found = names(f"{top}/block")
+    for kind in ("nvme", "virtio"):
+        for name in names(top) if kind == "virtio" else names(f"{top}/{kind}"):
+            below = f"{top}/{kind}/{name}" if kind == "nvme" else f"{top}/{name}"
+            if name.startswith(kind):
+                found += [n for n in names(below) if n.startswith("nvme") and n != name] + names(
+                    f"{below}/block"
+                )
+    return sorted(set(found))

@@ -1,0 +1,65 @@
+"""A write to a kernel file that may never return: done by a child process, with a deadline.
+
+unbind, remove, sriov_numvfs and reset wait for the last user of a device without limit, and a process that has
+been sent a signal there cannot even be killed (drivers/vfio/vfio_main.c, vfio_unregister_group_dev). So the
+parent waits, not the writer; when the deadline passes the child is left alone, for killing it makes it worse.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import struct
+
+from vfioctl.errors import DeadlinePassed
+
+_RESULT = struct.Struct("i")
+
+
+def write(path: str, data: str, timeout: float) -> None:
+    """Writes ``data`` to ``path`` in one write(2). Raises OSError with the kernel's errno, or DeadlinePassed after
+    ``timeout`` seconds, and then the kernel may still be at it."""
+    receiver, sender = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _write_and_exit(path, data, sender)
+    os.close(sender)
+    try:
+        ready, _, _ = select.select([receiver], [], [], timeout)
+        if not ready:
+            raise DeadlinePassed(
+                f"the kernel has not answered a write of {data.strip()!r} to {path} within {timeout:g} s",
+                hint="somebody still uses the device: end that, and the kernel goes on by itself; "
+                f"process {child} waits in the kernel for it. Then run: vfioctl recover",
+                subject=path,
+            )
+        answer = os.read(receiver, _RESULT.size)
+    finally:
+        os.close(receiver)
+    os.waitpid(child, 0)
+    number = _RESULT.unpack(answer)[0] if len(answer) == _RESULT.size else 0
+    if not answer:
+        raise OSError(0, "the writing process died", path)
+    if number:
+        raise OSError(number, os.strerror(number), path)
+
+
+def _write_and_exit(path: str, data: str, sender: int) -> None:
+    number = 0
+    try:
+        os.setpgid(0, 0)  # a Ctrl-C on the terminal is for the parent, which decides what happens next
+        for name in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(name, signal.SIG_IGN)
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, data.encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        number = error.errno or -1
+    finally:
+        with contextlib.suppress(OSError):
+            os.write(sender, _RESULT.pack(number))
+        os._exit(0)

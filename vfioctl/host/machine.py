@@ -1,0 +1,132 @@
+"""The running host as the changing commands see it. A fake host overrides what touches the kernel."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from vfioctl.host import kernel_write, modules
+from vfioctl.host.files import link_name, read
+from vfioctl.host.holders import Holder, holders
+from vfioctl.host.reader import read_snapshot, stat_node
+from vfioctl.host.state import StateDirectory
+from vfioctl.model import VFIO_DRIVERS, Access, Binding, SetAccess, Snapshot, Step
+
+if TYPE_CHECKING:
+    from vfioctl.host.udev import NodeWatch
+
+
+class Machine:
+    """Reads and writes one host. ``timeout`` bounds each write, in seconds."""
+
+    root = "/"
+
+    def __init__(self, *, timeout: float = 30.0) -> None:
+        self.timeout = timeout
+        self.state = StateDirectory(self.at("/run/vfioctl"))
+        self.steps = 0
+
+    def at(self, path: str) -> str:
+        """Where the absolute ``path`` of the host is."""
+        return path if self.root == "/" else os.path.join(self.root, path.lstrip("/"))
+
+    @property
+    def dev(self) -> str:
+        """The directory of the device nodes."""
+        return self.at("/dev")
+
+    def snapshot(self) -> Snapshot:
+        """All groups, and all devices that are in one or on PCI."""
+        return read_snapshot(self.root, ungrouped=True)
+
+    def binding(self, key: str) -> Binding | None:
+        """Driver and override of a device now; None when the device is gone."""
+        bus, _, address = key.partition("/")
+        top = self.at(f"/sys/bus/{bus}/devices/{address}")
+        if not os.path.isdir(top):
+            return None
+        override = read(f"{top}/driver_override")
+        return Binding(link_name(f"{top}/driver"), None if override in ("(null)", "") else override)
+
+    def identity(self, key: str) -> str | None:
+        """What tells this device from another one at the same address: its modalias."""
+        bus, _, address = key.partition("/")
+        return read(self.at(f"/sys/bus/{bus}/devices/{address}/modalias"))
+
+    def access(self, path: str) -> Access | None:
+        """Owner and mode of a node now; None when it is not there."""
+        node = stat_node(self.at(path))
+        return None if node is None else Access(node.uid, node.gid, node.mode)
+
+    def has_driver(self, bus: str, driver: str) -> bool:
+        """Whether the driver is registered on the bus."""
+        return os.path.isdir(self.at(f"/sys/bus/{bus}/drivers/{driver}"))
+
+    def is_vfio_driver(self, driver: str) -> bool:
+        """Whether a driver is one of VFIO's: known by name, or a variant by the ``vfio_pci:`` alias of its module."""
+        if driver in VFIO_DRIVERS:
+            return True
+        release = os.uname().release
+        text = read(self.at(f"/lib/modules/{release}/modules.alias")) or ""
+        module = driver.replace("-", "_")
+        return any(
+            line.startswith("alias vfio_pci:") and line.rpartition(" ")[2] == module
+            for line in text.splitlines()
+        )
+
+    def has_module(self, name: str) -> bool:
+        """Whether a module is loaded (or built in with parameters)."""
+        return os.path.isdir(self.at(f"/sys/module/{name.replace('-', '_')}"))
+
+    def has_override(self, key: str) -> bool:
+        """Whether the device can be steered by driver_override at all."""
+        bus, _, address = key.partition("/")
+        return os.path.exists(self.at(f"/sys/bus/{bus}/devices/{address}/driver_override"))
+
+    def apply(self, step: Step) -> None:
+        """Does one step. Raises OSError with the kernel's errno, or DeadlinePassed."""
+        if isinstance(step, SetAccess):
+            self.set_access(step.path, step.access)
+        else:
+            self.write(step.path, step.data)
+        self.steps += 1
+
+    def write(self, path: str, data: str) -> None:
+        """One write(2) to a sysfs file, bounded by the deadline."""
+        kernel_write.write(self.at(path), data, self.timeout)
+
+    def set_access(self, path: str, access: Access) -> None:
+        """chown and chmod; the mode last, for chown clears bits of it."""
+        os.chown(self.at(path), access.uid, access.gid, follow_symlinks=False)
+        os.chmod(self.at(path), access.mode)
+
+    def load_module(self, name: str) -> None:
+        """modprobe. Raises KernelRefusal or DeadlinePassed."""
+        modules.modprobe(name, self.timeout)
+
+    def watch_nodes(self) -> NodeWatch:
+        """Starts listening for udev, before nodes are made."""
+        from vfioctl.host.udev import NodeWatch
+
+        return NodeWatch()
+
+    def settle(self, paths: list[str]) -> bool:
+        """Waits until udev has done with existing nodes; whether it has, within the deadline."""
+        from vfioctl.host import udev
+
+        return udev.settle(paths, self.timeout)
+
+    def holders(self, path: str) -> list[Holder]:
+        """The processes that have the node open."""
+        return holders(path)
+
+    def is_held(self, path: str) -> bool:
+        """Whether a group node is open somewhere: it admits one opener, so opening it tells (EBUSY)."""
+        import errno
+
+        try:
+            fd = os.open(self.at(path), os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            return error.errno == errno.EBUSY
+        os.close(fd)
+        return False

@@ -1,0 +1,46 @@
+"""Kernel modules, through kmod's modprobe."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+from vfioctl.errors import DeadlinePassed, KernelRefusal
+
+_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
+
+
+def modprobe(name: str, timeout: float) -> None:
+    """Loads a module by its name or a modalias. Raises KernelRefusal with modprobe's own words, or DeadlinePassed."""
+    program = shutil.which("modprobe", path=_PATH)
+    if program is None:
+        raise KernelRefusal(
+            f"module {name} cannot be loaded: there is no modprobe",
+            hint="install kmod, or load the module another way",
+            subject=name,
+            code="no-module",
+        )
+    child = subprocess.Popen(
+        [program, "--", name],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        _, said = child.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        # Not killed: a module's init function that hangs cannot be, and waiting for it would hang us too.
+        raise DeadlinePassed(
+            f"modprobe {name} has not ended within {timeout:g} s",
+            hint=f"process {child.pid} is still at it; look in the kernel log",
+            subject=name,
+        ) from error
+    if child.returncode != 0:
+        words = said.strip().splitlines() or [f"modprobe ended with {child.returncode}"]
+        raise KernelRefusal(
+            f"module {name} cannot be loaded: {words[-1]}",
+            hint="is it part of this kernel? modinfo " + name,
+            subject=name,
+            code="no-module",
+        )

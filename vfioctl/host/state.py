@@ -1,0 +1,226 @@
+"""vfioctl's own state under /run/vfioctl: the lock, the journal of an unfinished change, and the home drivers.
+
+It lives in /run because what it describes dies with the boot too. Every file is replaced whole: written, synced,
+renamed, and the directory synced; so a crash leaves the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, cast
+
+from vfioctl.errors import Busy, GuardRefusal, PermissionDenied, VfioctlError
+from vfioctl.model import Access, Binding, DynamicId, State
+
+VERSION = 1
+
+
+class Journal(NamedTuple):
+    """What was there before a change that has not been finished, and ids that the change may have added."""
+
+    command: str
+    before: State
+    dynamic_ids: tuple[DynamicId, ...] = ()
+
+
+class Home(NamedTuple):
+    """Where a device was before vfioctl took it; ``identity`` (its modalias) guards against another device at
+    the same address."""
+
+    identity: str | None
+    binding: Binding
+
+
+class StateDirectory:
+    """The directory, made on first use: root's alone, and refused when anybody else could write to it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def ensure(self) -> None:
+        """Makes or checks the directory. Raises PermissionDenied."""
+        try:
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self.path, 0o700)
+            status = os.lstat(self.path)
+        except PermissionError as error:
+            raise PermissionDenied(
+                f"{self.path} may not be written: changing devices needs root",
+                hint="run it as root (sudo)",
+                subject=self.path,
+                errno=error.errno,
+            ) from error
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            if os.geteuid() != 0 and stat.S_ISDIR(status.st_mode) and status.st_uid == 0:
+                raise PermissionDenied(
+                    "changing devices needs root",
+                    hint="run it as root (sudo)",
+                    subject=self.path,
+                    errno=errno.EACCES,
+                )
+            raise PermissionDenied(
+                f"{self.path} is not a directory that only its owner (uid {os.geteuid()}) can write to",
+                hint=f"find out who made it; then remove it: rm -r {self.path}",
+                subject=self.path,
+                code="state-directory",
+            )
+
+    @contextlib.contextmanager
+    def lock(self, timeout: float, waiting: Callable[[str], None]) -> Iterator[None]:
+        """One change at a time. Raises Busy, naming the holder, when it is not free within ``timeout`` seconds."""
+        self.ensure()
+        fd = os.open(
+            os.path.join(self.path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+        try:
+            self._acquire(fd, timeout, waiting)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, str(os.getpid()).encode(), 0)
+            yield
+        finally:
+            os.close(fd)
+
+    def _acquire(self, fd: int, timeout: float, waiting: Callable[[str], None]) -> None:
+        deadline = time.monotonic() + timeout
+        told = False
+        while True:
+            try:
+                os.lockf(fd, os.F_TLOCK, 0)
+                return
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    raise
+            holder = os.pread(fd, 32, 0).decode(errors="replace") or "unknown"
+            if time.monotonic() >= deadline:
+                raise Busy(
+                    f"another vfioctl (process {holder}) is changing devices",
+                    hint="wait for it, or look at what it does: ps -fp " + holder,
+                    subject=self.path,
+                    code="locked",
+                )
+            if not told:
+                waiting(f"waiting for another vfioctl (process {holder})")
+                told = True
+            time.sleep(0.05)
+
+    def save_journal(self, journal: Journal) -> None:
+        """Records the state before a change. It is on the disk when this returns."""
+        self._save("journal.json", journal_to_json(journal))
+
+    def load_journal(self) -> Journal | None:
+        """The journal of an unfinished change, or None. Raises VfioctlError when it cannot be understood."""
+        data = self._load("journal.json")
+        return None if data is None else journal_from_json(data)
+
+    def clear_journal(self) -> None:
+        """The change is over: what is there now is what was wanted, or what was there before."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.path, "journal.json"))
+        self._sync()
+
+    def refuse_unfinished(self) -> None:
+        """Raises GuardRefusal when an earlier change was interrupted."""
+        if os.path.exists(os.path.join(self.path, "journal.json")):
+            raise GuardRefusal(
+                "an earlier change was interrupted and has not been put right",
+                hint="vfioctl recover",
+                subject=self.path,
+                code="unfinished-change",
+            )
+
+    def homes(self) -> dict[str, Home]:
+        """Where each device that vfioctl took was before, by key; empty for who may not read it."""
+        try:
+            data = self._load("homes.json")
+        except PermissionError:
+            return {}
+        entries = (data or {}).get("homes", {})
+        return {key: Home(entry["identity"], _binding(entry)) for key, entry in entries.items()}
+
+    def save_homes(self, homes: Mapping[str, Home]) -> None:
+        """Replaces the record of home drivers."""
+        entries = {key: {"identity": home.identity, **home.binding._asdict()} for key, home in homes.items()}
+        self._save("homes.json", {"version": VERSION, "homes": entries})
+
+    def _save(self, name: str, data: Mapping[str, Any]) -> None:
+        self.ensure()
+        path = os.path.join(self.path, name)
+        temporary = f"{path}.new"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.write(fd, json.dumps(data, indent=1).encode() + b"\n")
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+        self._sync()
+
+    def _load(self, name: str) -> dict[str, Any] | None:
+        path = os.path.join(self.path, name)
+        try:
+            with open(path, encoding="utf-8") as file:
+                data = json.load(file)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise _unreadable(path, str(error)) from error
+        if not isinstance(data, dict) or data.get("version") != VERSION:
+            raise _unreadable(path, "it is of another version of vfioctl")
+        return cast(dict[str, Any], data)
+
+    def _sync(self) -> None:
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def journal_to_json(journal: Journal) -> dict[str, Any]:
+    """The journal as it stands in the file."""
+    return {
+        "version": VERSION,
+        "command": journal.command,
+        "before": {key: binding._asdict() for key, binding in journal.before.bindings.items()},
+        "nodes": {path: access._asdict() for path, access in journal.before.access.items()},
+        "dynamic_ids": [dynamic._asdict() for dynamic in journal.dynamic_ids],
+    }
+
+
+def journal_from_json(data: Mapping[str, Any]) -> Journal:
+    """The inverse of :func:`journal_to_json`. Raises VfioctlError."""
+    try:
+        return Journal(
+            str(data["command"]),
+            State(
+                {key: _binding(entry) for key, entry in data["before"].items()},
+                {
+                    path: Access(int(a["uid"]), int(a["gid"]), int(a["mode"]))
+                    for path, a in data["nodes"].items()
+                },
+            ),
+            tuple(DynamicId(str(d["driver"]), str(d["fields"])) for d in data["dynamic_ids"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _unreadable("the journal", f"{error!r}") from error
+
+
+def _binding(entry: Mapping[str, Any]) -> Binding:
+    return Binding(entry["driver"], entry["driver_override"])
+
+
+def _unreadable(path: str, why: str) -> VfioctlError:
+    return VfioctlError(
+        f"{path} cannot be understood: {why}",
+        hint="look at it, put its devices right by hand, then remove it",
+        subject=path,
+        code="journal-unreadable",
+        status=GuardRefusal.status,
+    )

@@ -1,0 +1,73 @@
+"""permit and revoke: who may open a group's node and its devices' cdevs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from vfioctl.errors import No
+from vfioctl.host.machine import Machine
+from vfioctl.model import Access, IommuGroup, Snapshot
+from vfioctl.ops.change import Outcome, Request, Tell, change
+
+
+class AccessWish(NamedTuple):
+    """Owner (uid), group (gid) and mode of nodes; what is None stays as it is."""
+
+    uid: int | None = None
+    gid: int | None = None
+    mode: int | None = None
+
+    def wanted(self, machine: Machine, paths: Sequence[str]) -> dict[str, Access]:
+        """What each node that is there shall be."""
+        found = {path: machine.access(path) for path in paths}
+        return {
+            path: Access(
+                now.uid if self.uid is None else self.uid,
+                now.gid if self.gid is None else self.gid,
+                now.mode if self.mode is None else self.mode,
+            )
+            for path, now in found.items()
+            if now is not None
+        }
+
+
+#: What the kernel makes a node: root's alone.
+KERNELS_OWN = AccessWish(0, 0, 0o600)
+
+
+def node_paths(snapshot: Snapshot, groups: Collection[int]) -> tuple[str, ...]:
+    """The nodes of some groups that exist: the group node and its members' cdevs."""
+    paths = []
+    for group in snapshot.groups:
+        if group.id in groups:
+            paths += [
+                node.path for node in (group.node, *(d.cdev for d in group.devices)) if node is not None
+            ]
+    return tuple(paths)
+
+
+def plan_access(snapshot: Snapshot, groups: Sequence[IommuGroup]) -> tuple[str, ...]:
+    """The nodes to change. Raises No for a group that has none."""
+    for group in groups:
+        if not node_paths(snapshot, [group.id]):
+            raise No(
+                f"group {group.id} has no node: no member is bound to a VFIO driver",
+                hint=f"vfioctl bind {group.id}",
+                subject=str(group.id),
+                code="no-vfio-member",
+            )
+    return node_paths(snapshot, [group.id for group in groups])
+
+
+def set_access(machine: Machine, paths: Sequence[str], wish: AccessWish, command: str, tell: Tell) -> Outcome:
+    """Gives the nodes their owner and mode, after udev has done with them, and reads them back."""
+
+    def wanted() -> Mapping[str, Access]:
+        if not machine.settle(list(paths)):
+            tell(
+                f"udev has not settled within {machine.timeout:g} s: its rules may still change owner and mode"
+            )
+        return wish.wanted(machine, paths)
+
+    return change(machine, Request(command, {}, nodes=tuple(paths), access=wanted), tell)

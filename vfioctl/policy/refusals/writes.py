@@ -1,0 +1,81 @@
+"""What the errno of a refused sysfs write means, and what to do. Source: drivers/base/bus.c, drivers/base/dd.c,
+drivers/pci/pci-driver.c, drivers/vfio/pci/vfio_pci_core.c, and runs on real kernels."""
+
+from __future__ import annotations
+
+import errno
+
+from vfioctl.errors import Busy, KernelRefusal, NotFound, PermissionDenied, VfioctlError
+from vfioctl.model import Write
+
+_CAUSES: dict[tuple[str, int], tuple[str, str]] = {
+    ("bind", errno.ENODEV): (
+        "{driver} does not take {subject}: it has no matching id, or its probe found no such hardware",
+        "the kernel log says why (dmesg); another driver may fit: --driver NAME, --to NAME",
+    ),
+    ("bind", errno.EINVAL): (
+        "{driver} refuses {subject}: it is a bridge, on the driver's denylist, or in no IOMMU group",
+        "vfioctl show {subject}; the kernel log (dmesg) names the reason",
+    ),
+    ("bind", errno.EAGAIN): (
+        "{driver} puts off {subject} until something that it depends on is there",
+        "load the missing driver (the kernel log names it), then try again",
+    ),
+    ("bind", errno.ENOENT): (
+        "there is no driver {driver} for {subject}, or the driver misses something (vfio-platform: a reset)",
+        "modprobe the driver's module; the kernel log says what is missing (dmesg)",
+    ),
+    ("unbind", errno.ENODEV): (
+        "{subject} is not bound to {driver} any more",
+        "somebody else moved it meanwhile: look again with vfioctl show {subject}",
+    ),
+    ("driver_override", errno.ENOENT): (
+        "{subject} is gone, or its bus has no driver_override",
+        "vfioctl list-devices shows what is there",
+    ),
+    ("drivers_probe", errno.EINVAL): (
+        "the kernel does not look for a driver for {subject}: its IOMMU group is in use through VFIO",
+        "end the user of the group first: fuser -v /dev/vfio/*",
+    ),
+    ("new_id", errno.EINVAL): (
+        "{driver} does not accept the id",
+        "use the default method (driver_override)",
+    ),
+    ("new_id", errno.ENOENT): (
+        "there is no PCI driver {driver}, or it takes no dynamic ids",
+        "modprobe vfio-pci",
+    ),
+}
+
+
+def explain_write(write: Write, error: OSError, subject: str) -> VfioctlError:
+    """The failure of a write to a sysfs file, with cause and cure. ``subject`` is the device concerned."""
+    directory, _, file = write.path.rpartition("/")
+    driver = directory.rpartition("/")[2]
+    shown = subject.removeprefix("pci/")
+    number = error.errno or 0
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return PermissionDenied(
+            f"{write.path} may not be written",
+            hint="run it as root; in a container /sys may be read-only",
+            subject=shown,
+            errno=number,
+        )
+    if file == "bind" and number == errno.EBUSY:
+        return Busy(
+            f"{driver} cannot have {shown}: another driver has it, its IOMMU group is in use through VFIO, "
+            "or it has virtual functions enabled",
+            hint=f"vfioctl show {shown}; end the user of the group (fuser -v /dev/vfio/*), or "
+            "write 0 to sriov_numvfs with the host driver bound",
+            subject=shown,
+            errno=number,
+        )
+    cause, cure = _CAUSES.get(
+        (file, number),
+        (f"the kernel refused to write {write.data.strip()!r} to {write.path}: {error.strerror}", ""),
+    )
+    kind = NotFound if (file, number) == ("driver_override", errno.ENOENT) else KernelRefusal
+    values = {"driver": driver, "subject": shown}
+    if (file, number) in _CAUSES:
+        cause, cure = cause.format(**values), cure.format(**values)
+    return kind(cause, hint=cure or "the kernel log may say more (dmesg)", subject=shown, errno=number)
