@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from vfioctl.model import Device, DynamicId, IommuGroup, PciIds, Snapshot
-from vfioctl.policy.viability import Viability, is_vfio_bound
+from vfioctl.policy.viability import Viability, is_assignable, is_vfio_bound
 
 
 def members_to_bind(verdict: Viability) -> tuple[list[Device], list[Device]]:
@@ -19,7 +19,7 @@ def members_to_bind(verdict: Viability) -> tuple[list[Device], list[Device]]:
         if member.device.is_bridge:
             if member.blocking:
                 bridges.append(member.device)
-        elif (member.blocking or member.reason == "unbound") and not _is_host_bridge(member.device):
+        elif member.blocking or (member.reason == "unbound" and is_assignable(member.device)):
             endpoints.append(member.device)
     return endpoints, bridges
 
@@ -48,7 +48,3 @@ def also_matched(snapshot: Snapshot, wanted: Iterable[Device]) -> list[Device]:
         for device in snapshot.devices
         if device.bus == "pci" and device.pci in ids and device.key not in keys and not is_vfio_bound(device)
     ]
-
-
-def _is_host_bridge(device: Device) -> bool:
-    return device.pci is not None and device.pci.class_.startswith("0600")

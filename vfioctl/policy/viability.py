@@ -59,6 +59,11 @@ def is_vfio_bound(device: Device) -> bool:
     return device.driver is not None and (device.vfio_dev is not None or device.driver in VFIO_DRIVERS)
 
 
+def is_assignable(device: Device) -> bool:
+    """Whether anybody would assign the device: not a bridge of any kind (PCI base class 06)."""
+    return not device.is_bridge and not (device.pci is not None and device.pci.class_.startswith("06"))
+
+
 def uses_dma_ownership(group: IommuGroup, kernel: Kernel) -> bool:
     """Which of the two rules this kernel has. Features first, for distributions port them back."""
     return (
@@ -113,8 +118,7 @@ def problems_of(group: IommuGroup, kernel: Kernel) -> tuple[Problem, ...]:
     """Refusals that VFIO_GROUP_GET_STATUS does not show, in the order in which a user would meet them."""
     found = []
     if not any(is_vfio_bound(device) for device in group.devices):
-        endpoint = next((d for d in group.devices if not d.is_bridge), None)
-        cure = f"vfioctl bind {group.id}" if endpoint else None
+        cure = f"vfioctl bind {group.id}" if any(map(is_assignable, group.devices)) else None
         found.append(
             Problem("no-vfio-member", "no member is bound to a VFIO driver, so the group has no node", cure)
         )

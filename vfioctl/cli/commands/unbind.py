@@ -9,7 +9,7 @@ from vfioctl.cli.arguments import SUBJECT, driver_name, resolve
 from vfioctl.cli.output import options, output_options
 from vfioctl.cli.session import Session
 from vfioctl.errors import UsageError
-from vfioctl.model import Device, IommuGroup, Snapshot
+from vfioctl.model import KERNELS_CHOICE, Device, IommuGroup, Snapshot
 from vfioctl.policy.selection import members_to_release
 from vfioctl.policy.subjects import find_group
 
@@ -69,10 +69,9 @@ def command(
         return
     done = assign.carry_out(machine, planned, None, session.tell)
     assigned.report(session, output, planned, done)
-    if not leave_unbound:
-        for key in planned.devices:
-            if done.outcome.after.bindings[key].driver is None and done.outcome.before.bindings[key].driver:
-                messages.note(f"{key.removeprefix('pci/')} has no host driver: none claims it")
+    for key, goal in planned.request.bindings.items():
+        if goal.driver is KERNELS_CHOICE and done.outcome.after.bindings[key].driver is None:
+            messages.note(f"{key.removeprefix('pci/')} has no driver now: no host driver claims it")
 
 
 def _select(
