@@ -144,8 +144,8 @@ class Archive:
             check=False,
         )
         if done.returncode != 0:
-            why = [line for line in done.stderr.splitlines() if line.startswith(("E:", "W:"))]
-            reason = f"{program} {arguments[0]} failed: {' '.join(why) or done.stderr.strip()}"
+            errors = [line for line in done.stderr.splitlines() if line.startswith("E: ")]
+            reason = f"{program} {arguments[0]} failed: {errors[0] if errors else done.stderr.strip()}"
             raise TestbedUnavailableError(reason, APT_CURE)
         return done.stdout
 

@@ -47,6 +47,10 @@ class GuestError(Exception):
     """The guest died, hung, or never came up. The message shows the tail of its console."""
 
 
+class GuestDeadlineError(GuestError):
+    """The guest was silent for too long."""
+
+
 class Guest:
     """A running virtual machine. Lines that the guest writes to its results port come from ``line``."""
 
@@ -117,7 +121,7 @@ class Guest:
         """
         while b"\n" not in self._pending:
             if not self._selector.select(max(0.0, deadline - time.monotonic())):
-                raise GuestError("the guest did not answer in time")
+                raise GuestDeadlineError("the guest did not answer in time")
             data = self.results.recv(65536)
             if not data:
                 return None

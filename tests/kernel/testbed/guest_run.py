@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kernel.testbed.errors import TestbedUnavailableError
-from tests.kernel.testbed.guest import BOOT_SECONDS, REPOSITORY, Guest, GuestError, Job
+from tests.kernel.testbed.guest import BOOT_SECONDS, REPOSITORY, Guest, GuestDeadlineError, GuestError, Job
 from tests.kernel.testbed.kernel import prepare
 from tests.kernel.testbed.machine import MACHINES
 from tests.kernel.testbed.places import GUEST_VARIABLE, Place
@@ -114,6 +114,12 @@ class GuestRun(threading.Thread):
                     raise GuestError(f"pytest in the guest ended with status {message['status']}")
             if len(self._finished) < len(self.items) and not self._stopped:
                 raise GuestError("the guest ended early")
+        except GuestDeadlineError:
+            self.failed_in = current
+            late = "no answer in time"
+            if current is not None:
+                late = f"not finished {self.items[current] + GRACE:.0f} s after its start"
+            raise GuestError(f"{late}\n{guest.describe()}") from None
         except GuestError as error:
             self.failed_in = current
             raise GuestError(f"{error}\n{guest.describe()}") from None

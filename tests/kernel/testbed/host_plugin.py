@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,13 +67,21 @@ class HostPlugin:
     def _reports(self, run: GuestRun, item: pytest.Item) -> list[pytest.TestReport]:
         reports = run.reports(item.nodeid)
         if reports:
-            hook = self.config.hook
-            return [hook.pytest_report_from_serializable(config=self.config, data=data) for data in reports]
+            return [self._revive(data) for data in reports]
         if run.unavailable is not None:
             return [_made_up(item, skipped=f"no test guest: {run.unavailable}")]
         if run.failed_in in (None, item.nodeid):
             return [_made_up(item, failed=run.failure or "the guest sent no report of this test")]
         return [_made_up(item, failed=f"not run: the guest failed before, in {run.failed_in}")]
+
+    def _revive(self, data: dict[str, Any]) -> pytest.TestReport:
+        report: pytest.TestReport = self.config.hook.pytest_report_from_serializable(
+            config=self.config, data=data
+        )
+        if isinstance(report.longrepr, list):  # the (file, line, reason) of a skip: JSON knows no tuples
+            path, line, reason = report.longrepr
+            report.longrepr = (path, line, reason)
+        return report
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.runs:

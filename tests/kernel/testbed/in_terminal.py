@@ -1,7 +1,7 @@
 """In a guest: run a command and send what it prints to the host at once, ``{"output": text}`` a line.
 
-Each role is an environment variable of the command: ``$edu``, ``$nic_a``. With TESTBED_TERMINAL=ROWSxCOLUMNS the command runs on a terminal of that size, otherwise on a pipe. The exit
-status is the command's.
+Each role is an environment variable of the command: ``$edu``, ``$nic_a``. With
+TESTBED_TERMINAL=ROWSxCOLUMNS it runs on a terminal of that size, otherwise on a pipe. The exit status is its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,12 @@ def main() -> int:
         reader, writer = os.pipe()
     stdin = writer if size else subprocess.DEVNULL
     process = subprocess.Popen(
-        sys.argv[1:], stdin=stdin, stdout=writer, stderr=writer, start_new_session=True
+        sys.argv[1:],
+        stdin=stdin,
+        stdout=writer,
+        stderr=writer,
+        start_new_session=True,
+        env={**os.environ, **write_roles()},
     )
     os.close(writer)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
