@@ -16,7 +16,7 @@ from vfioctl.host import vfio
 from vfioctl.host.ioctl import CallError
 from vfioctl.host.memory import Buffer
 from vfioctl.ops import dma
-from vfioctl.ops.dma import Attached
+from vfioctl.ops.container import Attached, attached
 from vfioctl.uapi import vfio as uapi
 
 RW = uapi.VFIO_DMA_MAP_FLAG_READ | uapi.VFIO_DMA_MAP_FLAG_WRITE
@@ -31,7 +31,7 @@ def errno_of(caught: pytest.ExceptionInfo[CallError]) -> str:
 class Contract:
     @pytest.fixture
     def space(self, groups: list[int], dev: str) -> Iterator[Attached]:
-        with dma.attached(groups[:1], dev=dev) as session:
+        with attached(groups[:1], dev=dev) as session:
             yield session
 
     @pytest.fixture
@@ -160,7 +160,7 @@ class Contract:
     def test_type1_version_1_unmaps_whole_mappings_or_nothing(
         self, groups: list[int], dev: str, buffer: Buffer
     ) -> None:
-        with dma.attached(groups[:1], backend="type1", dev=dev) as space:
+        with attached(groups[:1], backend="type1", dev=dev) as space:
             assert space.backend == "type1"
             vfio.iommu_map_dma(space.container, buffer.address, MIB, 4 * PAGE, RW)
             assert vfio.iommu_unmap_dma(space.container, MIB + PAGE, PAGE) == 0

@@ -88,6 +88,7 @@ ROWS = [
         "no IOMMU backend",
         "modprobe vfio_iommu_type1",
     ),
+    ("VFIO_SET_IOMMU", "ENODEV", here._replace(noiommu=True), None, 7, "no-iommu", "no IOMMU", "physical"),
     ("VFIO_SET_IOMMU", "EINVAL", here, None, 7, "kernel", "cannot share", "container per group"),
     ("VFIO_SET_IOMMU", "EBUSY", here, None, 6, "group-busy", "another IOMMU domain", "let it go"),
     ("VFIO_SET_IOMMU", "ENOMEM", here, None, 7, "no-memory", "page tables", "memory"),

@@ -1,44 +1,23 @@
-"""Attach groups to a container, map memory, prove it and let go of everything (floor 4).
-
-No device is opened, so none is reset. Whatever happens, everything is closed in reverse order: closing the
-container and its groups is what finally drops mappings, pinned pages and DMA ownership.
-"""
+"""Map memory for groups, prove it and let go of everything; ask an IOMMU what it offers (floor 4)."""
 
 from __future__ import annotations
 
-import errno
 import mmap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from vfioctl.errors import KernelRefusal, UsageError
+from vfioctl.errors import KernelRefusal
 from vfioctl.host import memory, vfio
 from vfioctl.host.ioctl import CallError
-from vfioctl.host.vfio import GroupStatus, IommuInfo
+from vfioctl.host.vfio import GroupStatus
+from vfioctl.ops.container import ask_extensions, attached, common, explained, node, opened_container
 from vfioctl.policy import iova as planning
-from vfioctl.policy.refusals import State, explain, no_iommu_backend, no_memory, not_viable
+from vfioctl.policy.refusals import State, no_memory
 from vfioctl.uapi import vfio as uapi
 
 #: Transparent huge pages are of this size with 4K pages; a buffer that starts on one is pinned faster.
 HUGE_PAGE = 2 << 20
-
-#: The extensions that ``iommu-info`` reports, by their C names.
-EXTENSIONS = {
-    "VFIO_TYPE1_IOMMU": uapi.VFIO_TYPE1_IOMMU,
-    "VFIO_SPAPR_TCE_IOMMU": uapi.VFIO_SPAPR_TCE_IOMMU,
-    "VFIO_TYPE1v2_IOMMU": uapi.VFIO_TYPE1v2_IOMMU,
-    "VFIO_DMA_CC_IOMMU": uapi.VFIO_DMA_CC_IOMMU,
-    "VFIO_EEH": uapi.VFIO_EEH,
-    "VFIO_TYPE1_NESTING_IOMMU": uapi.VFIO_TYPE1_NESTING_IOMMU,
-    "VFIO_SPAPR_TCE_v2_IOMMU": uapi.VFIO_SPAPR_TCE_v2_IOMMU,
-    "VFIO_NOIOMMU_IOMMU": uapi.VFIO_NOIOMMU_IOMMU,
-    "VFIO_UNMAP_ALL": uapi.VFIO_UNMAP_ALL,
-    "VFIO_UPDATE_VADDR": uapi.VFIO_UPDATE_VADDR,
-}
-
-#: Backends by name with the argument of VFIO_SET_IOMMU, the preferred one first.
-BACKENDS = {"type1v2": uapi.VFIO_TYPE1v2_IOMMU, "type1": uapi.VFIO_TYPE1_IOMMU}
 
 #: What a mapping allows the device to do, by the names that people use.
 PROTECTIONS = {
@@ -55,16 +34,6 @@ class ContainerInfo(NamedTuple):
     """What a fresh container says without any group; None for an extension whose question failed."""
 
     api_version: int
-    extensions: Mapping[str, bool | None]
-
-
-class Attached(NamedTuple):
-    """A container with an IOMMU, and the group descriptors in it."""
-
-    container: int
-    backend: str
-    groups: tuple[int, ...]
-    info: IommuInfo
     extensions: Mapping[str, bool | None]
 
 
@@ -106,14 +75,14 @@ def group_status(group: int, state: State | None = None, dev: str = "/dev") -> G
 
     While it is open nobody else can open the group. Raises VfioctlError, made from ``state``.
     """
-    with _explained(state or State(group=group)), vfio.opened(_node(group, state, dev)) as fd:
+    with explained(state or State(group=group)), vfio.opened(node(group, state, dev)) as fd:
         return vfio.group_get_status(fd)
 
 
 def probe_container(dev: str = "/dev") -> ContainerInfo:
     """Ask a fresh container for its version and extensions: touches no group. Raises VfioctlError."""
-    with _explained(State()), _container(dev) as container:
-        return ContainerInfo(vfio.get_api_version(container), _extensions(container))
+    with explained(State()), opened_container(dev) as container:
+        return ContainerInfo(vfio.get_api_version(container), ask_extensions(container))
 
 
 def probe_iommu(
@@ -164,7 +133,7 @@ def map_dma(
     from VFIO_IOMMU_UNMAP_DMA is compared with what was mapped. Raises VfioctlError.
     """
     flags = PROTECTIONS[prot]
-    state = _common(groups, states)._replace(size=size)
+    state = common(groups, states)._replace(size=size)
     with attached(groups, backend=backend, states=states, dev=dev) as session:
         info = session.info
         space = planning.Space(
@@ -176,7 +145,7 @@ def map_dma(
         pieces = planning.plan(space, size, iova, chunk)
         state = state._replace(page_size=space.granule)
         alignment = max(space.granule, HUGE_PAGE if size >= HUGE_PAGE else mmap.PAGESIZE)
-        with _explained(state), memory.Buffer(size, alignment) as buffer:
+        with explained(state), memory.Buffer(size, alignment) as buffer:
             _prefault(buffer, state, progress)
             report = MapReport(
                 backend=session.backend,
@@ -190,72 +159,6 @@ def map_dma(
                 if while_mapped is not None:
                     while_mapped(report)
     return report
-
-
-@contextmanager
-def attached(
-    groups: Sequence[int],
-    *,
-    backend: str = "auto",
-    states: Mapping[int, State] | None = None,
-    dev: str = "/dev",
-) -> Iterator[Attached]:
-    """A container with all of ``groups`` and an IOMMU set, while the block runs. Raises VfioctlError.
-
-    ``states`` says what is known of each group, for explaining refusals.
-    """
-    if not groups or len(set(groups)) != len(groups):
-        raise UsageError("at least one group is needed, and none twice", code="groups-invalid")
-    states = states or {}
-    with ExitStack() as stack:
-        with _explained(_common(groups, states)):
-            container = stack.enter_context(_container(dev))
-            name, iommu_type = _choose(container, backend, _common(groups, states))
-        members = tuple(
-            stack.enter_context(_joined(group, container, states.get(group, State(group=group)), dev))
-            for group in groups
-        )
-        with _explained(_common(groups, states)._replace(backend=name)):
-            vfio.set_iommu(container, iommu_type)
-            info = vfio.iommu_get_info(container)
-        yield Attached(container, name, members, info, _extensions(container))
-
-
-@contextmanager
-def _container(dev: str) -> Iterator[int]:
-    with vfio.opened(vfio.container_path(dev)) as container:
-        version = vfio.get_api_version(container)
-        if version != uapi.VFIO_API_VERSION:
-            raise KernelRefusal(
-                f"VFIO speaks version {version} of its interface, and vfioctl knows {uapi.VFIO_API_VERSION} only",
-                code="api-version",
-                hint="Use a vfioctl made for this kernel.",
-            )
-        yield container
-
-
-@contextmanager
-def _joined(group: int, container: int, state: State, dev: str) -> Iterator[int]:
-    """The descriptor of a group that is in the container while the block runs."""
-    with ExitStack() as stack:
-        with _explained(state):
-            fd = stack.enter_context(vfio.opened(_node(group, state, dev)))
-            status = vfio.group_get_status(fd)
-            state = state._replace(viable=status.viable, container_set=status.container_set)
-        with _explained(state):
-            vfio.group_set_container(fd, container)
-            if not status.viable:
-                # Up to Linux 5.18 the kernel lets such a group in and refuses its devices later.
-                raise not_viable(state)
-        try:
-            yield fd
-        except BaseException:
-            # The error that is on its way matters more; closing the group takes it out as well.
-            with suppress(CallError):
-                vfio.group_unset_container(fd)
-            raise
-        with _explained(state):
-            vfio.group_unset_container(fd)
 
 
 @contextmanager
@@ -273,7 +176,7 @@ def _mapped(
     try:
         for piece in pieces:
             offset = piece.iova - pieces[0].iova
-            with _explained(state._replace(iova=piece.iova, size=piece.size, wanted=total - offset)):
+            with explained(state._replace(iova=piece.iova, size=piece.size, wanted=total - offset)):
                 vfio.iommu_map_dma(container, address + offset, piece.iova, piece.size, flags)
             done.append(piece)
             if progress is not None:
@@ -286,7 +189,7 @@ def _mapped(
                 vfio.iommu_unmap_dma(container, piece.iova, piece.size)
         raise
     for piece in reversed(done):
-        with _explained(state._replace(iova=piece.iova, size=piece.size)):
+        with explained(state._replace(iova=piece.iova, size=piece.size)):
             unmapped = vfio.iommu_unmap_dma(container, piece.iova, piece.size)
         if unmapped != piece.size:
             raise KernelRefusal(
@@ -304,54 +207,3 @@ def _prefault(buffer: memory.Buffer, state: State, progress: Progress | None) ->
     if available is not None and buffer.size > available:
         raise no_memory(state)
     buffer.prefault(None if progress is None else lambda done: progress("populate", done, buffer.size))
-
-
-def _choose(container: int, backend: str, state: State) -> tuple[str, int]:
-    wanted = BACKENDS if backend == "auto" else {backend: BACKENDS[backend]}
-    for name, iommu_type in wanted.items():
-        if vfio.check_extension(container, iommu_type):
-            return name, iommu_type
-    raise no_iommu_backend(state._replace(backend=None if backend == "auto" else backend))
-
-
-def _extensions(container: int) -> dict[str, bool | None]:
-    answers: dict[str, bool | None] = {}
-    for name, number in EXTENSIONS.items():
-        try:
-            answers[name] = vfio.check_extension(container, number)
-        except CallError:
-            # iommufd in the place of VFIO's container answers ENODEV to what needs an address space.
-            answers[name] = None
-    return answers
-
-
-@contextmanager
-def _explained(state: State) -> Iterator[None]:
-    """Turn a failed call into what it means, with the limit of locked memory as it is at that moment."""
-    try:
-        yield
-    except CallError as error:
-        number = error.errno or 0
-        if error.call == "VFIO_IOMMU_MAP_DMA" and number == errno.ENOMEM:
-            now = memory.memlock()
-            state = state._replace(
-                memlock_limit=None if now.cap_ipc_lock else now.limit, memlock_locked=now.locked
-            )
-        path = error.filename if isinstance(error.filename, str) else None
-        raise explain(error.call, number, state, path) from error
-
-
-def _common(groups: Sequence[int], states: Mapping[int, State] | None) -> State:
-    """What to say when a call concerns the container: about the one group, or about all of them."""
-    known = [(states or {}).get(group, State(group=group)) for group in groups]
-    if len(known) == 1:
-        return known[0]
-    return State(
-        kernel=next((state.kernel for state in known), None),
-        user=next((state.user for state in known), None),
-        direct_region=any(state.direct_region for state in known),
-    )
-
-
-def _node(group: int, state: State | None, dev: str) -> str:
-    return vfio.group_path(f"noiommu-{group}" if state is not None and state.noiommu else group, dev)

@@ -12,14 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.edu import edu
 from tests.edu.__main__ import main as edu_main
-from tests.edu.proof import prove
+from tests.edu.proof import DESTINATION, SOURCE, UNMAPPED, prove
+from tests.kernel.testbed.kernel_log import KernelLog
 from tests.ops.contract import MIB, PAGE, RW, Contract
 from vfioctl.errors import KernelRefusal, No, VfioctlError
 from vfioctl.host import memory, vfio, vfio_device
 from vfioctl.host.ioctl import CallError
 from vfioctl.host.memory import Buffer
 from vfioctl.ops import dma
+from vfioctl.ops.container import attached
 from vfioctl.policy.refusals import State
 from vfioctl.uapi import vfio as uapi
 
@@ -75,8 +78,8 @@ def groups(bound: Callable[[str], int]) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def dev() -> str:
-    return "/dev"
+def dev(vfio_pci: Path) -> str:
+    return str(vfio_pci.parent)
 
 
 class TestContractOnLinux(Contract):
@@ -158,7 +161,7 @@ def test_the_entry_limit(groups: list[int]) -> None:
         with pytest.raises(KernelRefusal) as caught:
             dma.map_dma(groups[:1], 3 * MIB, chunk=MIB)
         assert caught.value.code == "no-entries-left"
-        with dma.attached(groups[:1]) as space, Buffer(PAGE) as buffer:
+        with attached(groups[:1]) as space, Buffer(PAGE) as buffer:
             assert space.info.dma_avail == 2
             for iova in (0, PAGE):
                 vfio.iommu_map_dma(space.container, buffer.address, iova, PAGE, RW)
@@ -172,7 +175,7 @@ def test_the_entry_limit(groups: list[int]) -> None:
 def test_memory_that_is_not_there(groups: list[int]) -> None:
     with Buffer(64 * MIB) as buffer:
         address = buffer.address
-    with dma.attached(groups[:1]) as space, pytest.raises(CallError) as caught:
+    with attached(groups[:1]) as space, pytest.raises(CallError) as caught:
         vfio.iommu_map_dma(space.container, address, 0, PAGE, RW)
     assert caught.value.errno == errno.EFAULT
 
@@ -213,13 +216,13 @@ def test_a_device_without_a_vfio_driver(roles: Mapping[str, str]) -> None:
 
 
 def test_a_device_has_to_be_in_the_group(groups: list[int], roles: Mapping[str, str]) -> None:
-    with dma.attached(groups[:1]) as space, pytest.raises(CallError) as caught:
+    with attached(groups[:1]) as space, pytest.raises(CallError) as caught:
         vfio.group_get_device_fd(space.groups[0], roles["nic_a"])
     assert (caught.value.call, caught.value.errno) == ("VFIO_GROUP_GET_DEVICE_FD", errno.ENODEV)
 
 
 def test_device_info(groups: list[int], roles: Mapping[str, str]) -> None:
-    with dma.attached(groups[1:]) as space:
+    with attached(groups[1:]) as space:
         device = vfio.group_get_device_fd(space.groups[0], roles["nic_a"])
         try:
             info = vfio_device.device_get_info(device)
@@ -243,11 +246,31 @@ def test_device_info(groups: list[int], roles: Mapping[str, str]) -> None:
             os.close(device)
 
 
-def test_real_dma(groups: list[int], roles: Mapping[str, str]) -> None:
+def test_real_dma(groups: list[int], roles: Mapping[str, str], kernel_log: KernelLog) -> None:
     verdicts = list(prove(groups[0], roles["edu"]))
     assert len(verdicts) == 6
     assert [verdict.text for verdict in verdicts if not verdict.passed] == []
     assert dma.group_status(groups[0]) == (True, False)
+    # The IOMMU itself says that it stopped the device at what was not mapped and at what was unmapped.
+    faults = kernel_log.dmar_faults()
+    for iova in (UNMAPPED, DESTINATION):
+        assert any(f"addr {iova:#x}" in fault and roles["edu"][5:] in fault for fault in faults), faults
+
+
+def test_what_the_device_may_only_read_it_does_not_write(groups: list[int], roles: Mapping[str, str]) -> None:
+    with (
+        edu.opened(groups[0], roles["edu"]) as (container, device),
+        Buffer(PAGE) as there,
+        Buffer(PAGE) as back,
+    ):
+        there.write(0, b"kept")
+        back.write(0, b"data")
+        vfio.iommu_map_dma(container, there.address, DESTINATION, PAGE, dma.PROTECTIONS["r"])
+        vfio.iommu_map_dma(container, back.address, SOURCE, PAGE, RW)
+        device.dma_copy(SOURCE, DESTINATION, 4)
+        assert there.read(0, 4) == b"kept"
+        device.dma_copy(DESTINATION, SOURCE, 4)
+        assert back.read(0, 4) == b"kept"
 
 
 def test_the_proof_as_a_command(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 from vfioctl.errors import Busy, KernelRefusal, No, PermissionDenied, VfioctlError
+from vfioctl.policy.refusals.mappings import no_translation
 from vfioctl.policy.refusals.nodes import group_gone
 from vfioctl.policy.refusals.state import Refusal, State, Table
 
@@ -114,7 +115,7 @@ def no_iommu_backend(state: State) -> KernelRefusal:
 
 
 def _set_iommu_absent(refusal: Refusal) -> VfioctlError:
-    return no_iommu_backend(refusal.state)
+    return no_translation(refusal) if refusal.state.noiommu else no_iommu_backend(refusal.state)
 
 
 def _set_iommu_invalid(refusal: Refusal) -> VfioctlError:

@@ -95,7 +95,8 @@ def _map_busy(refusal: Refusal) -> VfioctlError:
     )
 
 
-def _map_no_translation(refusal: Refusal) -> VfioctlError:
+def no_translation(refusal: Refusal) -> VfioctlError:
+    """The refusal to map for a no-IOMMU group."""
     return KernelRefusal(
         f"{refusal.group} has no IOMMU: nothing can be mapped for it",
         code="no-iommu",
@@ -119,7 +120,7 @@ REFUSALS: Table = {
     ("VFIO_IOMMU_MAP_DMA", errno.EOVERFLOW): _map_invalid,
     ("VFIO_IOMMU_MAP_DMA", errno.EFAULT): _map_fault,
     ("VFIO_IOMMU_MAP_DMA", errno.EBUSY): _map_busy,
-    ("VFIO_IOMMU_MAP_DMA", errno.ENOTTY): _map_no_translation,
+    ("VFIO_IOMMU_MAP_DMA", errno.ENOTTY): no_translation,
     ("VFIO_IOMMU_UNMAP_DMA", errno.EINVAL): _unmap_invalid,
     ("mmap", errno.ENOMEM): _no_memory,
     ("madvise", errno.ENOMEM): _no_memory,
