@@ -68,7 +68,7 @@ def test_size(text: str, size: int) -> None:
             "18446744073709551616",
             "16777216T",
         ),
-        *("\x1b[31m1", "1\0", "--size", "nan", "inf"),
+        *("\x1b[31m1", "1\0", "--size", "9" * 30, "9" * 5000, "0x" + "f" * 5000, "nan", "inf"),
     ],
 )
 def test_not_a_size(text: str) -> None:

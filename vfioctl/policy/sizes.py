@@ -11,8 +11,9 @@ LIMIT = 1 << 64
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
 
-# re.ASCII and fullmatch: int() would also take 1_000, full-width digits and surrounding blanks.
-_SIZE = re.compile(r"(?P<number>[0-9]+)(?P<unit>[KMGTP]?)(?:(?<=[KMGTP])IB)?", re.ASCII | re.IGNORECASE)
+# re.ASCII and fullmatch: int() would also take 1_000, full-width digits and surrounding blanks. The number of
+# digits is limited because int() refuses thousands of them with an error of its own.
+_SIZE = re.compile(r"(?P<number>[0-9]{1,40})(?P<unit>[KMGTP]?)(?:(?<=[KMGTP])IB)?", re.ASCII | re.IGNORECASE)
 _HEX = re.compile(r"0x[0-9a-f]+", re.ASCII | re.IGNORECASE)
 _IOVA = re.compile(r"(?:0x)?[0-9a-f]+", re.ASCII | re.IGNORECASE)
 
