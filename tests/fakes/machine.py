@@ -1,0 +1,184 @@
+"""A process's view of a :class:`FakeKernel`: what vfioctl gets in place of the running host, with faults on order."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from tests.fakes.kernel import FakeKernel
+from vfioctl.errors import DeadlinePassed
+from vfioctl.host.holders import Holder
+from vfioctl.host.machine import Machine
+from vfioctl.host.reader import read_snapshot
+from vfioctl.host.state import StateDirectory
+from vfioctl.model import Access, Node, Snapshot
+
+
+class Killed(BaseException):
+    """SIGKILL, as far as a test can have it: the machine refuses everything from then on."""
+
+
+class Fault(NamedTuple):
+    """What happens at a point: ``strike`` raises, or does something to the host; before or ``after`` its effect."""
+
+    strike: Callable[[FakeMachine], None]
+    after: bool = False
+
+
+class FakeMachine(Machine):
+    """Every write, state file and module is a *point*, numbered from 1 and named in ``points``; see ``faults``."""
+
+    def __init__(self, kernel: FakeKernel, *, timeout: float = 0.2) -> None:
+        self.root = kernel.tree.root
+        super().__init__(timeout=timeout)
+        self.kernel = kernel
+        self.points: list[str] = []
+        self.faults: dict[int, Fault] = {}
+        self.fail_all_from: tuple[int, int] | None = None
+        self.dead = False
+        self.state = _State(self.at("/run/vfioctl"), self.point)
+        #: Node path to who has it open.
+        self.held: dict[str, list[Holder]] = {}
+
+    # --- faults ---------------------------------------------------------------------------------
+
+    def fail_at(self, number: int, error: int, *, after: bool = False) -> FakeMachine:
+        """The n-th point fails with this errno, without effect or ``after`` it."""
+
+        def strike(machine: FakeMachine) -> None:
+            raise OSError(error, os.strerror(error), machine.points[-1])
+
+        self.faults[number] = Fault(strike, after)
+        return self
+
+    def fail_from(self, number: int, error: int) -> FakeMachine:
+        """From the n-th on every write to the kernel fails with this errno (not the state files)."""
+        self.fail_all_from = (number, error)
+        return self
+
+    def die_at(self, number: int, *, after: bool = False) -> FakeMachine:
+        """SIGKILL at the n-th point, before or after its effect."""
+
+        def strike(machine: FakeMachine) -> None:
+            machine.dead = True
+            raise Killed
+
+        self.faults[number] = Fault(strike, after)
+        return self
+
+    def hang_at(self, number: int, *, after: bool = False) -> FakeMachine:
+        """The n-th write does not return within the deadline."""
+
+        def strike(machine: FakeMachine) -> None:
+            raise DeadlinePassed("the kernel has not answered")
+
+        self.faults[number] = Fault(strike, after)
+        return self
+
+    def signal_at(self, number: int, name: signal.Signals, *, after: bool = False) -> FakeMachine:
+        """This process gets a signal at the n-th point."""
+        self.faults[number] = Fault(lambda machine: os.kill(os.getpid(), name), after)
+        return self
+
+    def unplug_at(self, number: int, address: str) -> FakeMachine:
+        """The device is gone when the n-th write comes."""
+        self.faults[number] = Fault(lambda machine: machine.kernel.unplug(address))
+        return self
+
+    def point(self, name: str, effect: Callable[[], None]) -> None:
+        """Does ``effect``, unless a fault is due."""
+        if self.dead:
+            raise Killed
+        self.points.append(name)
+        fault = self.faults.get(len(self.points))
+        if self.fail_all_from and len(self.points) >= self.fail_all_from[0] and not name.startswith("state "):
+            raise OSError(self.fail_all_from[1], os.strerror(self.fail_all_from[1]), name)
+        if fault and not fault.after:
+            fault.strike(self)
+        effect()
+        if fault and fault.after:
+            fault.strike(self)
+
+    # --- Machine --------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        found = read_snapshot(self.root, ungrouped=True)
+        groups = tuple(
+            group._replace(
+                node=self._owned(group.node),
+                devices=tuple(device._replace(cdev=self._owned(device.cdev)) for device in group.devices),
+            )
+            for group in found.groups
+        )
+        devices = tuple(device._replace(cdev=self._owned(device.cdev)) for device in found.devices)
+        return Snapshot(found.kernel, groups, devices)
+
+    def _owned(self, node: Node | None) -> Node | None:
+        """Owners are the fake's own, so that tests need no privilege."""
+        return None if node is None else Node(node.path, *self.kernel.nodes[node.path])
+
+    def access(self, path: str) -> Access | None:
+        return self.kernel.nodes.get(path)
+
+    def write(self, path: str, data: str) -> None:
+        self.point(f"{data.strip()} > {path}", lambda: self.kernel.write(path, data))
+
+    def set_access(self, path: str, access: Access) -> None:
+        nodes = self.kernel.nodes
+
+        def own() -> None:
+            self._must_exist(path)
+            nodes[path] = nodes[path]._replace(uid=access.uid, gid=access.gid)
+
+        def restrict() -> None:
+            self._must_exist(path)
+            nodes[path] = nodes[path]._replace(mode=access.mode)
+
+        self.point(f"chown {path}", own)
+        self.point(f"chmod {path}", restrict)
+
+    def _must_exist(self, path: str) -> None:
+        if path not in self.kernel.nodes:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    def load_module(self, name: str) -> None:
+        self.point(f"modprobe {name}", lambda: self.kernel.load_module(name))
+
+    def watch_nodes(self) -> Any:
+        return _Watch(self.kernel)
+
+    def settle(self, paths: list[str]) -> bool:
+        self.kernel.settle_udev()
+        return True
+
+    def holders(self, path: str) -> list[Holder]:
+        return self.held.get(path, [])
+
+    def is_held(self, path: str) -> bool:
+        return path in self.held
+
+
+class _Watch:
+    def __init__(self, kernel: FakeKernel) -> None:
+        self.kernel = kernel
+
+    def settle(self, paths: list[str], timeout: float) -> bool:
+        self.kernel.settle_udev()
+        return True
+
+
+class _State(StateDirectory):
+    """The real state directory, whose every change is a point."""
+
+    def __init__(self, path: str, point: Callable[[str, Callable[[], None]], None]) -> None:
+        super().__init__(path)
+        self._point = point
+
+    def _save(self, name: str, data: Mapping[str, Any]) -> None:
+        self._point(f"state {name}", lambda: super(_State, self)._save(name, data))
+
+    def clear_journal(self) -> None:
+        self._point("state clear", super().clear_journal)
