@@ -27,6 +27,8 @@ class Session:
 
     def snapshot(self, *, ungrouped: bool = True) -> Snapshot:
         """What is there now. Raises PermissionError when sysfs may not be read."""
+        if self._machine is not None and not self.replay:
+            return self._machine.snapshot()
         from vfioctl.host.reader import read_snapshot
 
         return read_snapshot(self.root, ungrouped=ungrouped)
