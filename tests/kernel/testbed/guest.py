@@ -65,7 +65,9 @@ class Guest:
         self.console = self.directory / "console.log"
         self.output = output or self.directory / "output.log"
         initrd = self.directory / "initrd"
-        initrd.write_bytes(kernel.initrd.read_bytes() + _job_archive(hardware, kernel, job))
+        initrd.write_bytes(
+            cpio.archive(hardware.tables) + kernel.initrd.read_bytes() + _job_archive(hardware, kernel, job)
+        )
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             listener.bind(str(self.directory / "results"))
             listener.listen(1)

@@ -5,9 +5,11 @@ A role is found in the guest by its path of slots below the host bridge, since b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.kernel.testbed import acpi
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,13 @@ class Machine:
     iommu: str | None = "intel-iommu,intremap=on,caching-mode=on"
     kernel_options: tuple[str, ...] = ("intel_iommu=on",)
     memory: int = 2048  # MiB
-    drives: tuple[str, ...] = field(default=())
+    tables: Mapping[str, bytes] = field(default_factory=dict)  # for the start of the initial RAM file system
 
     def devices(self) -> list[str]:
-        """The arguments of ``-device``, the IOMMU first: it must be there before what it translates."""
-        return [*([self.iommu] if self.iommu else []), *_devices(self.parts, "pcie.0")]
+        """The arguments of ``-device`` in their order, but for those of the channels to the guest."""
+        # The IOMMU must be there before what it translates.
+        iommu = [self.iommu] if self.iommu else []
+        return [*iommu, "nvme-subsys,id=nvme-subsystem", *_devices(self.parts, "pcie.0"), NVME_NAMESPACE]
 
     def roles(self) -> dict[str, list[str]]:
         """Role to the slots on the way from the root bus to its device."""
@@ -53,6 +57,8 @@ NVME = (
     "nvme,serial=testbed,subsys=nvme-subsystem,sriov_max_vfs=4,max_ioqpairs=18,msix_qsize=19,"
     "sriov_vq_flexible=8,sriov_vi_flexible=4"
 )
+
+NVME_NAMESPACE = "nvme-ns,drive=nvme-disk,bus=nvme,nsid=1"
 
 STANDARD_PARTS = (
     Part("01.0", "VGA,romfile=", "vga"),
@@ -113,7 +119,19 @@ STANDARD_PARTS = (
 )
 
 STANDARD = Machine("standard", STANDARD_PARTS)
-MACHINES = {machine.name: machine for machine in (STANDARD,)}
+
+# The firmware has reserved memory for the device ``edu``, which must stay mapped 1:1.
+RMRR_BASE, RMRR_SIZE = 0x7000000, 0x10000
+RMRR = Machine(
+    "rmrr",
+    STANDARD_PARTS,
+    kernel_options=("intel_iommu=on", f"memmap={RMRR_SIZE:#x}${RMRR_BASE:#x}"),
+    tables={acpi.OVERRIDE_PATH: acpi.dmar(2, 0, RMRR_BASE, RMRR_SIZE)},
+)
+NO_IOMMU = Machine("no-iommu", STANDARD_PARTS, iommu=None)
+NO_INTREMAP = Machine("no-intremap", STANDARD_PARTS, iommu="intel-iommu,intremap=off,caching-mode=on")
+
+MACHINES = {machine.name: machine for machine in (STANDARD, RMRR, NO_IOMMU, NO_INTREMAP)}
 
 
 def arguments(
@@ -148,10 +166,7 @@ def arguments(
         *("-serial", f"file:{console}"),
         *("-drive", f"id=disk,if=none,format=raw,snapshot=on,file={disk}"),
         *("-blockdev", "driver=null-co,node-name=nvme-disk,size=67108864,read-zeroes=on"),
-        *("-device", machine.devices()[0]),
-        *("-device", "nvme-subsys,id=nvme-subsystem"),
-        *(argument for device in machine.devices()[1:] for argument in ("-device", device)),
-        *("-device", "nvme-ns,drive=nvme-disk,bus=nvme,nsid=1"),
+        *(argument for device in machine.devices() for argument in ("-device", device)),
         *("-fsdev", f"local,id=share,path={share},security_model=none,readonly=on,multidevs=remap"),
         *("-device", "virtio-9p-pci,fsdev=share,mount_tag=host,addr=1d.0"),
     ]

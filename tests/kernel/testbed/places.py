@@ -15,7 +15,7 @@ from tests.kernel.testbed.machine import MACHINES, STANDARD
 
 GUEST_VARIABLE = "VFIOCTL_TESTS_PLACE"  # set in a guest: the id of its place
 MARKERS = (
-    "machine(name): run in this variant of the test machine instead of the standard one",
+    "machine(name): run in this variant of the test machine (rmrr, no-iommu, no-intremap) instead of the standard one",
     "kernels(name, ...): run on these kernel series only",
     "deadline(seconds): how long this test may take in a guest (default 120)",
 )
