@@ -11,7 +11,6 @@ import click
 
 from vfioctl.errors import NotFound, UsageError
 from vfioctl.model import Device, IommuGroup, Snapshot
-from vfioctl.policy import subjects
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -49,6 +48,8 @@ def driver_name(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 def resolve(session: Session, snapshot: Snapshot, text: str) -> IommuGroup | Device:
     """The group or device that ``text`` names. Raises UsageError (malformed, ambiguous) or NotFound."""
+    from vfioctl.policy import subjects
+
     name = subjects.parse(text)
     if name.kind == "group":
         assert name.number is not None
@@ -90,7 +91,11 @@ def group_of(snapshot: Snapshot, subject: IommuGroup | Device) -> IommuGroup | N
     """The group itself, or the group of the device; None for a device without one."""
     if isinstance(subject, IommuGroup):
         return subject
-    return None if subject.group is None else subjects.find_group(snapshot, subject.group)
+    if subject.group is None:
+        return None
+    from vfioctl.policy.subjects import find_group
+
+    return find_group(snapshot, subject.group)
 
 
 def group_numbers(snapshot: Snapshot, found: Iterable[IommuGroup | Device]) -> set[int]:

@@ -9,6 +9,7 @@ from vfioctl.model import Device, IommuGroup, Node, ReservedRegion
 from vfioctl.policy.viability import Member, Problem, Viability
 
 SCHEMA_VERSION = 1
+_NO_IDS = (None,) * 5
 
 
 def document(key: str, value: Any) -> dict[str, Any]:
@@ -30,15 +31,15 @@ def region(value: ReservedRegion) -> dict[str, Any]:
 
 def member_device(device: Device) -> dict[str, Any]:
     """A device inside its group."""
-    pci = device.pci
+    class_, vendor, device_id, subsystem_vendor, subsystem_device = device.pci or _NO_IDS
     return {
         "address": device.address,
         "bus": device.bus,
-        "class": pci and pci.class_,
-        "vendor": pci and pci.vendor,
-        "device": pci and pci.device,
-        "subsystem_vendor": pci and pci.subsystem_vendor,
-        "subsystem_device": pci and pci.subsystem_device,
+        "class": class_,
+        "vendor": vendor,
+        "device": device_id,
+        "subsystem_vendor": subsystem_vendor,
+        "subsystem_device": subsystem_device,
         "driver": device.driver,
         "driver_override": device.driver_override,
         "vfio_dev": device.vfio_dev,

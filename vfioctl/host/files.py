@@ -10,7 +10,8 @@ import errno
 import os
 
 GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ENOTDIR})
-_CHUNK = 65536
+#: sysfs attributes end below a page; procfs files do not.
+_PAGE = 4096
 
 
 def read(path: str, dir_fd: int | None = None) -> str | None:
@@ -25,9 +26,9 @@ def read(path: str, dir_fd: int | None = None) -> str | None:
             return None
         raise
     try:
-        data = os.read(fd, _CHUNK)
-        if len(data) >= 4096:  # sysfs attributes end below a page; procfs files do not
-            while more := os.read(fd, _CHUNK):
+        data = os.read(fd, _PAGE)
+        if len(data) == _PAGE:
+            while more := os.read(fd, 16 * _PAGE):
                 data += more
     except OSError as error:
         if error.errno in GONE:
@@ -36,6 +37,11 @@ def read(path: str, dir_fd: int | None = None) -> str | None:
     finally:
         os.close(fd)
     return data.decode(errors="surrogateescape").rstrip("\n")
+
+
+def is_there(name: str, dir_fd: int) -> bool:
+    """Whether the directory has an entry: for one that mostly is missing, much cheaper than an exception."""
+    return os.access(name, os.F_OK, dir_fd=dir_fd)
 
 
 def link_name(path: str, dir_fd: int | None = None) -> str | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 
-from vfioctl.host.files import GONE, link_name, names, read
+from vfioctl.host.files import GONE, is_there, link_name, names, read
 from vfioctl.model import Device, IommuGroup, Kernel, Node, PciIds, Platform, ReservedRegion, Snapshot
 
 _PATH = os.O_PATH | os.O_CLOEXEC
@@ -46,6 +47,7 @@ def parse_pci_modalias(text: str) -> PciIds | None:
     return PciIds(low[44:46] + low[48:50] + low[51:53], low[9:13], low[18:22], low[28:32], low[38:42])
 
 
+@lru_cache(maxsize=16)  # most groups of a host have the same regions
 def parse_reserved_regions(text: str) -> tuple[ReservedRegion, ...]:
     """Lines of ``0x<first> 0x<last, inclusive> type``; lines of another form are passed over."""
     regions = []
@@ -87,18 +89,20 @@ class _Reader:
                     continue
                 raise
             try:
-                found.append(self.group(int(name), fd))
+                found.append(self.group(int(name), os.path.join(top, name), fd))
             finally:
                 os.close(fd)
         return found
 
-    def group(self, number: int, fd: int) -> IommuGroup:
+    def group(self, number: int, path: str, fd: int) -> IommuGroup:
         node = None
         for name in (str(number), f"noiommu-{number}"):
             if name in self.nodes:
                 node = stat_node(self.at(f"dev/vfio/{name}"), f"/dev/vfio/{name}")
         devices = []
-        for link in names("devices", fd):
+        for link in names(
+            f"{path}/devices"
+        ):  # by path: listing a file descriptor takes four more system calls
             device = self.device(f"devices/{link}", fd, number)
             if device is not None:
                 devices.append(device)
@@ -106,7 +110,7 @@ class _Reader:
         regions = read("reserved_regions", fd)
         return IommuGroup(
             number,
-            read("name", fd),
+            read("name", fd) if is_there("name", fd) else None,
             read("type", fd),
             parse_reserved_regions(regions) if regions else (),
             node,
@@ -148,7 +152,7 @@ class _Reader:
             override = None
         driver = link_name("driver", fd)
         vfio_dev = None
-        if driver is not None or group is None or str(group) in self.nodes:
+        if (driver is not None or group is None or str(group) in self.nodes) and is_there("vfio-dev", fd):
             vfio_dev = next(iter(names("vfio-dev", fd)), None)
         cdev = None
         if vfio_dev is not None and self.has_cdevs:
