@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
-from vfioctl.host.files import names
+from vfioctl.host.files import names, read
 
 
 class Holder(NamedTuple):
@@ -19,14 +20,30 @@ class Holder(NamedTuple):
 
 def holders(path: str) -> list[Holder]:
     """The processes that have ``path`` open, as far as the caller may see."""
+    return _who(lambda fd: _target(fd) == path)
+
+
+def vfio_device_holders(sysfs_path: str) -> list[Holder]:
+    """The processes that have a VFIO device open: this one where the kernel says which (from Linux 6.18 on), else
+    any. They hold its group although they may have closed the group's node."""
+
+    def is_it(fd: str) -> bool:
+        if _target(fd) != "anon_inode:[vfio-device]":
+            return False
+        said = read(fd.replace("/fd/", "/fdinfo/")) or ""
+        return "vfio-device-syspath:" not in said or sysfs_path in said
+
+    return _who(is_it)
+
+
+def _who(holds: Callable[[str], bool]) -> list[Holder]:
     found = []
     for name in names("/proc"):
         if name.isdecimal():
             with contextlib.suppress(OSError):  # a process may end, or belong to somebody else
-                fds = f"/proc/{name}/fd"
-                if any(_target(os.path.join(fds, fd)) == path for fd in os.listdir(fds)):
-                    with open(f"/proc/{name}/comm", encoding="utf-8", errors="surrogateescape") as file:
-                        found.append(Holder(int(name), file.read().strip(), os.stat(f"/proc/{name}").st_uid))
+                if any(holds(f"/proc/{name}/fd/{fd}") for fd in os.listdir(f"/proc/{name}/fd")):
+                    command = read(f"/proc/{name}/comm") or "?"
+                    found.append(Holder(int(name), command, os.stat(f"/proc/{name}").st_uid))
     return found
 
 

@@ -1,10 +1,22 @@
-"""Names of hardware from udev's database. The home of ctypes: pyudev does not wrap this part of libudev."""
+"""Names of hardware from udev's database, through libudev: pyudev does not wrap this part of it."""
 
 from __future__ import annotations
 
-import ctypes
 from types import TracebackType
 from typing import Any
+
+from vfioctl.host.clib import POINTER, STRING, UINT, library
+
+_LIBUDEV = {
+    "udev_new": (POINTER, []),
+    "udev_unref": (POINTER, [POINTER]),
+    "udev_hwdb_new": (POINTER, [POINTER]),
+    "udev_hwdb_unref": (POINTER, [POINTER]),
+    "udev_hwdb_get_properties_list_entry": (POINTER, [POINTER, STRING, UINT]),
+    "udev_list_entry_get_next": (POINTER, [POINTER]),
+    "udev_list_entry_get_name": (STRING, [POINTER]),
+    "udev_list_entry_get_value": (STRING, [POINTER]),
+}
 
 
 class HardwareDatabase:
@@ -12,37 +24,9 @@ class HardwareDatabase:
 
     def __init__(self) -> None:
         self._names: dict[str, dict[str, str]] = {}
-        self._library: Any = None
-        self._udev: Any = None
-        self._hwdb: Any = None
-        try:
-            library: Any = ctypes.CDLL("libudev.so.1")
-        except OSError:
-            return
-        for name in (
-            "udev_new",
-            "udev_hwdb_new",
-            "udev_hwdb_get_properties_list_entry",
-            "udev_list_entry_get_next",
-        ):
-            getattr(library, name).restype = ctypes.c_void_p
-        library.udev_hwdb_new.argtypes = [ctypes.c_void_p]
-        library.udev_hwdb_get_properties_list_entry.argtypes = [
-            ctypes.c_void_p,
-            ctypes.c_char_p,
-            ctypes.c_uint,
-        ]
-        library.udev_list_entry_get_next.argtypes = [ctypes.c_void_p]
-        for name in ("udev_list_entry_get_name", "udev_list_entry_get_value"):
-            getattr(library, name).argtypes = [ctypes.c_void_p]
-            getattr(library, name).restype = ctypes.c_char_p
-        for name in ("udev_unref", "udev_hwdb_unref"):
-            getattr(library, name).argtypes = [ctypes.c_void_p]
-            getattr(library, name).restype = ctypes.c_void_p
-        self._library = library
-        self._udev = library.udev_new()
-        if self._udev:
-            self._hwdb = library.udev_hwdb_new(self._udev)
+        self._library: Any = library("libudev.so.1", _LIBUDEV)
+        self._udev = self._library.udev_new() if self._library else None
+        self._hwdb = self._library.udev_hwdb_new(self._udev) if self._udev else None
 
     def __enter__(self) -> HardwareDatabase:
         return self
@@ -61,12 +45,15 @@ class HardwareDatabase:
         if not self._hwdb or not modalias:
             return {}
         if modalias not in self._names:
-            entry = self._library.udev_hwdb_get_properties_list_entry(self._hwdb, modalias.encode(), 0)
-            found: dict[str, str] = {}
-            while entry:
-                name = self._library.udev_list_entry_get_name(entry)
-                value = self._library.udev_list_entry_get_value(entry)
-                found[name.decode(errors="replace")] = (value or b"").decode(errors="replace")
-                entry = self._library.udev_list_entry_get_next(entry)
-            self._names[modalias] = found
+            self._names[modalias] = dict(self._query(modalias))
         return self._names[modalias]
+
+    def _query(self, modalias: str) -> list[tuple[str, str]]:
+        found = []
+        entry = self._library.udev_hwdb_get_properties_list_entry(self._hwdb, modalias.encode(), 0)
+        while entry:
+            name = self._library.udev_list_entry_get_name(entry)
+            value = self._library.udev_list_entry_get_value(entry) or b""
+            found.append((name.decode(errors="replace"), value.decode(errors="replace")))
+            entry = self._library.udev_list_entry_get_next(entry)
+        return found

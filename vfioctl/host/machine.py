@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vfioctl.host import kernel_write, modules
 from vfioctl.host.files import link_name, read
-from vfioctl.host.holders import Holder, holders
+from vfioctl.host.holders import Holder, holders, vfio_device_holders
 from vfioctl.host.reader import read_snapshot, stat_node
 from vfioctl.host.state import StateDirectory
 from vfioctl.model import VFIO_DRIVERS, Access, Binding, SetAccess, Snapshot, Step
@@ -116,9 +116,9 @@ class Machine:
 
         return udev.settle(paths, self.timeout)
 
-    def holders(self, path: str) -> list[Holder]:
-        """The processes that have the node open."""
-        return holders(path)
+    def holders(self, path: str, key: str) -> list[Holder]:
+        """The processes that have the node open, or else a VFIO device (this one, where the kernel says which)."""
+        return holders(path) or vfio_device_holders(f"/{key.rpartition('/')[2]}")
 
     def is_held(self, path: str) -> bool:
         """Whether a group node is open somewhere: it admits one opener, so opening it tells (EBUSY)."""

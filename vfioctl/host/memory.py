@@ -133,7 +133,6 @@ def available(meminfo: str = "/proc/meminfo") -> int | None:
 
 
 def _address(memory: mmap.mmap) -> int:
-    # Nothing else in the standard library tells where an mmap object lies.
-    from ctypes import addressof, c_char
+    from vfioctl.host.clib import address_of
 
-    return addressof(c_char.from_buffer(memory))
+    return address_of(memory)

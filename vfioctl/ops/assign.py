@@ -278,7 +278,9 @@ def _refuse_held(machine: Machine, snapshot: Snapshot, goals: Mapping[str, Bindi
             continue
         node = groups[device.group].node
         if node is not None and machine.is_held(node.path):
-            who = ", ".join(f"{h.command} (process {h.pid}, uid {h.uid})" for h in machine.holders(node.path))
+            who = ", ".join(
+                f"{h.command} (process {h.pid}, uid {h.uid})" for h in machine.holders(node.path, device.key)
+            )
             raise Busy(
                 f"{argument(device)} is in use: {who or 'a process that cannot be seen from here'} holds {node.path}",
                 hint="end that first, for the kernel would wait for it without limit",
