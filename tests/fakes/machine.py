@@ -154,7 +154,7 @@ class FakeMachine(Machine):
         self.kernel.settle_udev()
         return True
 
-    def holders(self, path: str) -> list[Holder]:
+    def holders(self, path: str, key: str) -> list[Holder]:
         return self.held.get(path, [])
 
     def is_held(self, path: str) -> bool:

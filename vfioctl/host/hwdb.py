@@ -7,7 +7,7 @@ from typing import Any
 
 from vfioctl.host.clib import POINTER, STRING, UINT, library
 
-_LIBUDEV = {
+_LIBUDEV: dict[str, tuple[Any, list[Any]]] = {
     "udev_new": (POINTER, []),
     "udev_unref": (POINTER, [POINTER]),
     "udev_hwdb_new": (POINTER, [POINTER]),
