@@ -1,0 +1,56 @@
+"""The machine's own answers, read and written without vfioctl."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from vfioctl.host import vfio
+
+PCI = Path("/sys/bus/pci/devices")
+GROUPS = Path("/sys/kernel/iommu_groups")
+
+
+def driver_of(address: str) -> str | None:
+    """The name of the device's driver."""
+    link = PCI / address / "driver"
+    return os.readlink(link).rpartition("/")[2] if link.is_symlink() else None
+
+
+def override_of(address: str) -> str | None:
+    """The device's driver_override; None when it is unset."""
+    text = (PCI / address / "driver_override").read_text().strip()
+    return None if text in ("(null)", "") else text
+
+
+def group_of(address: str) -> int:
+    """The number of the device's IOMMU group."""
+    return int(os.readlink(PCI / address / "iommu_group").rpartition("/")[2])
+
+
+def modprobe(*modules: str) -> None:
+    """Loads modules; AssertionError when one cannot be loaded."""
+    for module in modules:
+        assert os.spawnlp(os.P_WAIT, "modprobe", "modprobe", module) == 0, f"modprobe {module}"
+
+
+def remove_modules(*modules: str) -> None:
+    """Unloads modules; AssertionError when one is in use."""
+    assert os.spawnlp(os.P_WAIT, "modprobe", "modprobe", "-r", *modules) == 0, f"modprobe -r {modules}"
+
+
+def unbind(address: str) -> None:
+    """Takes the device from its driver, if it has one."""
+    if driver_of(address) is not None:
+        (PCI / address / "driver" / "unbind").write_text(address)
+
+
+def probe(address: str) -> None:
+    """Lets the kernel look for a driver."""
+    Path("/sys/bus/pci/drivers_probe").write_text(address)
+
+
+def kernel_says_viable(group: int) -> bool:
+    """VFIO_GROUP_GET_STATUS of the group's node."""
+    with vfio.opened(vfio.group_path(group)) as fd:
+        return vfio.group_get_status(fd).viable

@@ -1,0 +1,197 @@
+"""The host's drivers get their devices back and work; identical twins; holders; things that vanish."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.guest.conftest import Vfioctl
+from tests.kernel.guest.sysfs import (
+    PCI,
+    driver_of,
+    group_of,
+    modprobe,
+    override_of,
+    probe,
+    remove_modules,
+    unbind,
+)
+from tests.kernel.testbed.qmp import Qmp
+from vfioctl.host import vfio
+
+NET = Path("/sys/class/net")
+
+
+def wait_for(path: Path, seconds: float = 10.0) -> Path:
+    until = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < until, f"{path} has not appeared"
+        time.sleep(0.05)
+    return path
+
+
+def interface_of(address: str) -> str:
+    wait_for(PCI / address / "net")
+    return os.listdir(PCI / address / "net")[0]
+
+
+@pytest.fixture
+def twins(vfioctl: Vfioctl, roles: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Two identical network cards, both on e1000e."""
+    modprobe("e1000e")
+    both = roles["nic_a"], roles["nic_b"]
+    for address in both:
+        unbind(address)
+        (PCI / address / "driver_override").write_text("\n")
+        probe(address)
+        assert driver_of(address) == "e1000e"
+    yield both
+    for address in both:
+        assert vfioctl("unbind", address).status == 0
+
+
+def test_a_network_card_goes_by_its_name_and_comes_back_working(
+    vfioctl: Vfioctl, twins: tuple[str, str]
+) -> None:
+    address, twin = twins
+    name = interface_of(address)
+    mac = (NET / name / "address").read_text()
+    result = vfioctl("bind", name, "-J")
+    assert result.status == 0, result.stderr
+    assert result.json["devices"][0]["address"] == address
+    assert result.json["devices"][0]["driver_before"] == "e1000e"
+    assert driver_of(address) == "vfio-pci"
+    assert not (NET / name).exists()
+    assert driver_of(twin) == "e1000e"
+    back = vfioctl("unbind", address, "-J")
+    assert back.status == 0, back.stderr
+    assert back.json["devices"][0]["driver"] == "e1000e"
+    assert (driver_of(address), override_of(address)) == ("e1000e", None)
+    name = interface_of(address)
+    assert (NET / name / "address").read_text() == mac
+    subprocess.run(["ip", "link", "set", name, "up"], check=True)
+    assert int((NET / name / "flags").read_text(), 16) & 1
+    subprocess.run(["ip", "link", "set", name, "down"], check=True)
+
+
+def test_an_nvme_disk_comes_back_readable(vfioctl: Vfioctl, roles: Mapping[str, str]) -> None:
+    modprobe("nvme")
+    address = roles["nvme"]
+    probe(address)
+    disk = wait_for(Path("/dev/nvme0n1"))
+    result = vfioctl("bind", "nvme0n1", "-J")
+    assert result.status == 0, result.stderr
+    assert result.json["devices"][0]["address"] == address
+    assert not disk.exists()
+    assert vfioctl("unbind", address).status == 0
+    assert driver_of(address) == "nvme"
+    wait_for(disk)
+    with disk.open("rb", buffering=0) as file:
+        assert file.read(4096) == bytes(4096)
+    unbind(address)
+
+
+def test_the_host_module_is_loaded_again(vfioctl: Vfioctl, twins: tuple[str, str]) -> None:
+    address, twin = twins
+    assert vfioctl("bind", address, twin).status == 0
+    remove_modules("e1000e")
+    result = vfioctl("unbind", address, twin, "-J")
+    assert result.status == 0, result.stderr
+    assert {device["driver"] for device in result.json["devices"]} == {"e1000e"}
+
+
+def test_new_id_names_the_twin_and_takes_only_what_was_allowed(
+    vfioctl: Vfioctl, twins: tuple[str, str]
+) -> None:
+    address, twin = twins
+    refused = vfioctl("bind", address, "--method", "new-id", "-J")
+    assert refused.status == 5
+    assert refused.json_error["code"] == "new-id-match"
+    assert twin in refused.json_error["message"]
+    assert "--allow new-id-match" in refused.json_error["hint"]
+    assert (driver_of(address), driver_of(twin)) == ("e1000e", "e1000e")
+    done = vfioctl("bind", address, "--method", "new-id", "--allow", "new-id-match", "-J")
+    assert done.status == 0, done.stderr
+    assert (driver_of(address), override_of(address)) == ("vfio-pci", None)
+    assert driver_of(twin) == "e1000e"
+    # The id is gone: the twin, when it is free, goes to its own driver and not to vfio-pci.
+    unbind(twin)
+    probe(twin)
+    assert driver_of(twin) == "e1000e"
+    assert vfioctl("unbind", address).status == 0
+    assert driver_of(address) == "e1000e"
+
+
+def test_new_id_survives_an_id_that_is_there_already(vfioctl: Vfioctl, twins: tuple[str, str]) -> None:
+    address, _ = twins
+    modprobe("vfio-pci")
+    driver = Path("/sys/bus/pci/drivers/vfio-pci")
+    (driver / "new_id").write_text("8086 10d3")
+    try:
+        done = vfioctl("bind", address, "--method", "new-id", "--allow", "new-id-match")
+        assert done.status == 0, done.stderr
+        assert driver_of(address) == "vfio-pci"
+        assert vfioctl("unbind", address).status == 0
+        assert driver_of(address) == "e1000e"
+    finally:
+        (driver / "remove_id").write_text("8086 10d3")  # ENODEV here would mean that vfioctl took it away
+
+
+def test_a_held_device_is_busy_and_its_holder_named(vfioctl: Vfioctl, roles: Mapping[str, str]) -> None:
+    address = roles["edu"]
+    assert vfioctl("bind", address).status == 0
+    group = group_of(address)
+    with vfio.opened(vfio.group_path(group)):
+        for arguments in (("unbind", address), ("map", group)):
+            result = vfioctl(*arguments, "-J")
+            assert result.status == 6, result.stderr
+            assert result.json_error["code"] == "group-busy"
+        said = vfioctl("unbind", address, "-J").json_error["message"]
+        assert f"process {os.getpid()}" in said and f"/dev/vfio/{group}" in said
+        assert driver_of(address) == "vfio-pci"
+    assert vfioctl("unbind", address).status == 0
+
+
+def test_a_device_that_vanishes_between_look_and_write(
+    vfioctl: Vfioctl, roles: Mapping[str, str], qmp: Qmp
+) -> None:
+    """vfioctl has looked and waits for the lock; the device is unplugged; then it gets the lock."""
+    port = roles["hotplug_port"]
+    qmp.device_add("e1000e", "visitor", "hotplug_port", romfile="")
+    bus = (PCI / port / "secondary_bus_number").read_text().strip()
+    address = f"0000:{int(bus):02x}:00.0"
+    wait_for(PCI / address / "iommu_group")
+    modprobe("vfio-pci", "vfio_iommu_type1")
+    assert vfioctl("recover").status == 0  # makes /run/vfioctl
+    fd = os.open("/run/vfioctl/lock", os.O_RDWR)
+    os.lockf(fd, os.F_LOCK, 0)
+    running = vfioctl.start("bind", address, "--group", "-J")
+    time.sleep(3)
+    assert running.alive()
+    (PCI / address / "remove").write_text("1")
+    assert not (PCI / address).exists()
+    os.close(fd)
+    result = running.wait()
+    assert result.status == 3, result.stderr
+    assert "gone" in result.stderr and result.stdout == ""
+    assert vfioctl("recover", "-J").json["changed"] is False
+    qmp.device_del("visitor")
+
+
+def test_without_the_module_nothing_is_changed(vfioctl: Vfioctl, roles: Mapping[str, str]) -> None:
+    address = roles["edu"]
+    assert driver_of(address) is None
+    remove_modules("vfio-pci", "vfio_iommu_type1")
+    subprocess.run(["mount", "-t", "tmpfs", "none", "/lib/modules"], check=True)
+    try:
+        result = vfioctl("bind", address, "-J")
+    finally:
+        subprocess.run(["umount", "/lib/modules"], check=True)
+    assert result.status == 7, result.stderr
+    assert result.json_error["code"] == "no-module"
+    assert (driver_of(address), override_of(address)) == (None, None)
