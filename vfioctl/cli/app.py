@@ -64,13 +64,24 @@ class LazyGroup(click.Group):
         return items + click.Command.shell_complete(self, ctx, incomplete)
 
 
+def _directories(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="dir")]
+
+
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit status: 0 yes or done, 1 a clean no, 2 usage, 3 not found, 4 permission, 5 refused by a guard, "
     "6 busy, 7 refused by the kernel, 8 failed and put back, 9 failed and not all put back, 124 deadline.",
 )
-@click.option("--root", metavar="DIR", help="Look at the sys, proc and dev under DIR instead of this host's.")
+@click.option(
+    "--root",
+    metavar="DIR",
+    shell_complete=_directories,
+    help="Look at the sys, proc and dev under DIR instead of this host's.",
+)
 @click.option(
     "--color",
     type=click.Choice(["auto", "always", "never"]),

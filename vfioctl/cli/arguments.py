@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Subject(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.4
-    """A group or device argument, completed from this host's sysfs."""
+    """A group or device argument, completed from sysfs (below --root, where that is given)."""
 
     name = "subject"
 
@@ -30,10 +30,13 @@ class Subject(click.ParamType):  # type: ignore[type-arg]  # generic only since 
 
         from vfioctl.host.files import names
 
-        known = names("/sys/bus/pci/devices") + names("/sys/kernel/iommu_groups")
-        # A short address (01:00.0) completes too.
-        known += [name[5:] for name in known if name.startswith("0000:") and incomplete[:5] != "0000:"]
-        return [CompletionItem(name) for name in known if name.startswith(incomplete)]
+        root = ctx.find_root().params.get("root") or "/"
+        addresses = names(os.path.join(root, "sys/bus/pci/devices"))
+        found = [address for address in addresses if address.startswith(incomplete)]
+        if not found:  # a short one (01:00.0)?
+            found = [a[5:] for a in addresses if a.startswith(f"0000:{incomplete}")]
+        found += [n for n in names(os.path.join(root, "sys/kernel/iommu_groups")) if n.startswith(incomplete)]
+        return [CompletionItem(name) for name in found]
 
 
 SUBJECT = Subject()
