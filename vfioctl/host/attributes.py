@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from vfioctl.host.files import link_name, names, read
+from vfioctl.host.names import carried_by
 
 _NUMBERS = ("numa_node", "sriov_totalvfs", "sriov_numvfs", "current_link_width", "max_link_width")
 _TEXTS = (
@@ -40,8 +41,8 @@ def read_attributes(root: str, key: str) -> dict[str, Any]:
     found["driver_module"] = link_name(f"{top}/driver/module")
     found["parent"] = os.path.basename(os.path.dirname(os.path.realpath(top)))
     found["resources"] = _resources(_read(f"{top}/resource") or "")
-    found["net"] = names(f"{top}/net")
-    found["block"] = _blocks(top)
+    found["net"] = carried_by(root, top, "net")
+    found["block"] = carried_by(root, top, "block")
     return found
 
 
@@ -62,16 +63,3 @@ def _resources(text: str) -> list[dict[str, Any]]:
             kind = "io" if int(fields[2], 16) & 0x100 else "mem"
             found.append({"index": index, "type": kind, "start": start, "size": end - start + 1})
     return found
-
-
-def _blocks(top: str) -> list[str]:
-    """Block devices of the device itself, or of a controller just below it (virtioN, nvmeN, ataN/hostN/target)."""
-    found = names(f"{top}/block")
-    for kind in ("nvme", "virtio"):
-        for name in names(top) if kind == "virtio" else names(f"{top}/{kind}"):
-            below = f"{top}/{kind}/{name}" if kind == "nvme" else f"{top}/{name}"
-            if name.startswith(kind):
-                found += [n for n in names(below) if n.startswith("nvme") and n != name] + names(
-                    f"{below}/block"
-                )
-    return sorted(set(found))

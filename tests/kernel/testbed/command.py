@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import functools
 import importlib
 import io
 import json
 import os
+import pkgutil
 import pty
 import resource
 import selectors
@@ -154,7 +156,7 @@ def start(
 ) -> Running:
     """Start ``vfioctl`` with ``arguments``. ``main`` stands in for it in the test-bed's own tests."""
     if main is None and not setting.real:
-        main = importlib.import_module("vfioctl.__main__").main
+        main = _preloaded_main()
     streams, outputs, source = _terminal() if setting.tty else _pipes()
     began = time.monotonic()
     ready, not_ready = os.pipe()
@@ -172,6 +174,18 @@ def start(
     if source not in outputs:
         os.close(source)
     return running
+
+
+@functools.cache
+def _preloaded_main() -> Callable[[list[str]], object]:
+    """vfioctl's ``main``, with all that a command may import imported already: that is what takes the time."""
+    package = importlib.import_module("vfioctl")
+    for module in pkgutil.walk_packages(package.__path__, "vfioctl."):
+        importlib.import_module(module.name)
+    for name in ("rich.console", "rich.progress", "rich.table", "rich.text", "yaml"):
+        importlib.import_module(name)
+    main: Callable[[list[str]], object] = importlib.import_module("vfioctl.__main__").main
+    return main
 
 
 def _pipes() -> tuple[tuple[int, int, int], dict[int, str], int]:

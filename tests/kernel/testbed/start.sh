@@ -8,6 +8,13 @@ done
 for disk in /sys/bus/pci/devices/0000:00:03.0/virtio*/block/*; do
     mount "/dev/${disk##*/}" /mnt/disk
 done
+# The interpreter and the tree may lie in somebody's private home; here every user is to run them.
+for path in "$TESTBED_PYTHON" "$(readlink -f "$TESTBED_PYTHON")" $(echo "$PYTHONPATH" | tr : ' '); do
+    while [ "$path" != / ]; do
+        path=$(dirname "$path")
+        chmod a+x "$path"
+    done
+done
 printf '#!/bin/sh\nexec %s -m vfioctl "$@"\n' "$TESTBED_PYTHON" >/usr/local/bin/vfioctl
 chmod 755 /usr/local/bin/vfioctl
 
