@@ -1,0 +1,205 @@
+"""The manual and the help texts: in step with the tree, complete, clean roff, and what they show can be typed.
+
+Needs man and groff (Debian: man-db, groff).
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from tests.bench.tree import build
+from vfioctl.cli import manual
+from vfioctl.cli.app import run, vfioctl
+from vfioctl.cli.registry import COMMANDS
+from vfioctl.errors import ExitStatus
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MAN = REPOSITORY / "man"
+PAGE = (MAN / "vfioctl.1").read_text(encoding="utf-8")
+SHELL_OPERATORS = frozenset({"|", "||", "&&", ";", "&", ">", ">>", "<", "(", ")"})
+#: Options in the prose that belong to other programs.
+NOT_OURS: frozenset[str] = frozenset()
+
+
+def plain(text: str) -> str:
+    """Roff text without its fonts and escapes."""
+    text = re.sub(r"^\.[A-Z]+ ?", "", re.sub(r"\\f[BIRP]", "", text), flags=re.MULTILINE)
+    for escape, character in (
+        ("\\-", "-"),
+        ("\\(aq", "'"),
+        ("\\(dq", '"'),
+        ("\\&", ""),
+        ("\\%", ""),
+        ("\\e", "\\"),
+    ):
+        text = text.replace(escape, character)
+    return text
+
+
+def section(name: str) -> str:
+    """What stands below the heading ``name``."""
+    return PAGE.split(f"\n.SH {name}\n", 1)[1].split("\n.SH ", 1)[0]
+
+
+def examples_in(text: str) -> list[str]:
+    """The lines of the example blocks of a roff text that call vfioctl."""
+    blocks = re.findall(r"^\.EX\n(.*?)^\.EE\n", text, re.MULTILINE | re.DOTALL)
+    return [plain(line) for block in blocks for line in block.splitlines() if line.startswith("vfioctl ")]
+
+
+def calls(line: str) -> Iterator[list[str]]:
+    """The arguments of each call of vfioctl in a line of shell."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    words: list[str] = []
+    for word in [*lexer, ";"]:
+        if word not in SHELL_OPERATORS:
+            words.append(word)
+            continue
+        if words[:1] == ["vfioctl"]:
+            yield words[1:]
+        words = []
+
+
+def test_page_is_in_step() -> None:
+    assert not manual.is_stale(MAN), "run python -m vfioctl.cli.manual --write man"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_two_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    below = shown.partition("Examples:\n")[2].partition("\n\n")[0]
+    examples = [line.strip() for line in below.splitlines() if line.strip().startswith("vfioctl ")]
+    assert len(examples) >= 2
+    assert all(any(call[0] == name or name in call for call in calls(line)) for line in examples)
+    found = dict(manual.commands())[name]
+    assert manual.epilog(found).examples == tuple(examples), "the manual must show the same examples"
+    assert f"\n.SS {manual.literal(name)}\n" in PAGE
+
+
+@pytest.mark.parametrize("line", examples_in(PAGE))
+def test_examples_parse(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the real parser, with the commands' work taken out."""
+    for _, command in manual.commands():
+        monkeypatch.setattr(command, "callback", lambda **values: 0)
+    found = list(calls(line))
+    assert found
+    for arguments in found:
+        assert run(arguments) == 0, arguments
+
+
+def test_an_unknown_option_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dict(manual.commands())["bind"], "callback", lambda **values: 0)
+    (arguments,) = calls("vfioctl bind 26 --no-such-option | cat")
+    assert arguments == ["bind", "26", "--no-such-option"]
+    assert run(arguments) == ExitStatus.USAGE
+
+
+def test_every_option_in_the_page_exists() -> None:
+    known = {"--help", "--version"}
+    for command in (vfioctl, *(command for _, command in manual.commands())):
+        for parameter in command.params:
+            known |= {*parameter.opts, *parameter.secondary_opts}
+    mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", plain(PAGE)))
+    assert mentioned - known - NOT_OURS == set()
+    missing = {o for o in known if o.startswith("--")} - mentioned
+    assert not missing, "options that the manual does not have"
+
+
+def test_every_exit_status_is_explained() -> None:
+    assert set(manual.MEANINGS) == set(ExitStatus)
+    text = section("EXIT STATUS")
+    for status in ExitStatus:
+        assert f"\n.B {int(status)}\n" in text
+
+
+def test_every_guard_is_named() -> None:
+    """Guards are raised as GuardRefusal(code=...), and passed by asking for the name in ``options.allow``."""
+    raised: set[str] = set()
+    allowed: set[str] = set()
+    for path in (REPOSITORY / "vfioctl").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(func=ast.Name(id="GuardRefusal"), keywords=keywords):
+                    raised |= {ast.literal_eval(word.value) for word in keywords if word.arg == "code"}
+                case ast.Compare(
+                    left=ast.Constant(value=str(name)), comparators=[ast.Attribute(attr="allow")]
+                ):
+                    allowed.add(name)
+    passable, _, never = plain(section("GUARDS")).partition("These cannot be passed:")
+    assert allowed
+    assert {name for name in allowed if f"\n{name}\n" not in passable} == set()
+    assert {name for name in raised - allowed if f"\n{name}\n" not in never} == set()
+
+
+def shapes() -> list[tuple[list[str], Any]]:
+    found = re.findall(
+        r'^\.\\" shape: ([^\n]*)\n(.*?)^\.EE\n', section("JSON SHAPES"), re.MULTILINE | re.DOTALL
+    )
+    return [(command.split(), json.loads(plain(text))) for command, text in found]
+
+
+def test_json_in_the_page_is_json() -> None:
+    blocks = re.findall(r"^\.EX\n(.*?)^\.EE\n", section("JSON SHAPES"), re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 9
+    for block in blocks:
+        json.loads(plain(re.sub(r'^\.\\".*\n', "", block, flags=re.MULTILINE)))
+
+
+@pytest.mark.parametrize(("command", "shown"), shapes(), ids=lambda value: str(value)[:20])
+def test_shapes_are_what_is_printed(
+    command: list[str], shown: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build(str(tmp_path), 5)
+    subjects = ["0000:01:00.0", "2"] if command[0] == "check-viable" else []
+    assert run(["--root", str(tmp_path), *command, *subjects]) in (0, 1)
+    printed = json.loads(capsys.readouterr().out)
+    assert keys(printed) == keys(shown)
+
+
+def keys(value: Any, path: str = "") -> set[str]:
+    """The paths of all keys in a document; lists are looked through."""
+    if isinstance(value, dict):
+        found = {f"{path}.{key}" for key in value}
+        # A node may be null in one of the two.
+        return found.union(*(keys(v, f"{path}.{k}") for k, v in value.items() if k not in ("node", "cdev")))
+    return set().union(*(keys(item, path) for item in value)) if isinstance(value, list) else set()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["man", "--warnings", "-E", "UTF-8", "-Tutf8", "-Z", "-l"],
+        ["groff", "-man", "-ww", "-Tutf8", "-z"],
+    ],
+    ids=["man", "groff"],
+)
+def test_roff_is_clean(command: list[str]) -> None:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    checked = subprocess.run(
+        [*command, str(MAN / "vfioctl.1")],
+        env={**os.environ, "LC_ALL": "C.UTF-8", "MANROFFSEQ": "", "MANWIDTH": "80"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert checked.stderr == ""
+
+
+def test_commands_are_those_of_the_registry() -> None:
+    assert [name for name, _ in manual.commands()] == list(COMMANDS)
+    assert all(isinstance(command, click.Command) for _, command in manual.commands())
