@@ -1,9 +1,8 @@
 """Immutable facts about a host: what is, what is wanted, and a step between the two (floor 0).
 
-Names are the kernel's. NamedTuple rather than dataclass: half the start-up cost, and immutable.
+Names are the kernel's. NamedTuple rather than dataclass: half the start-up cost, and immutable. No ``from __future__
+import annotations`` here, for NamedTuple compiles every annotation that is a string.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum

@@ -10,45 +10,19 @@ start-up, linear in the devices, at most 64 MiB.
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import NamedTuple
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.bench.measure import REPOSITORY, Cost, measure, median
+from tests.bench.tree import build
 
 SIZES = (2500, 5000, 10000)
 GOAL, GOAL_MIB = 3, 64
 LIST = "import sys; from vfioctl.__main__ import main; sys.exit(main())"
-
-
-class Cost(NamedTuple):
-    """Of one run or the medians of several: seconds, and KiB at the peak."""
-
-    wall: float
-    cpu: float
-    peak: float
-
-
-def measure(command: list[str]) -> Cost:
-    """Runs ``command``, which must succeed, with its output thrown away."""
-    start = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=REPOSITORY)
-    _, status, usage = os.wait4(child.pid, 0)
-    wall = time.perf_counter() - start
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise subprocess.CalledProcessError(child.returncode, command)
-    return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
-
-
-def median(costs: list[Cost]) -> Cost:
-    """Each cost's median."""
-    return Cost(*(statistics.median(column) for column in zip(*costs, strict=True)))
 
 
 def check_same(vfioctl: list[str], c: list[str]) -> None:
@@ -63,8 +37,6 @@ def check_same(vfioctl: list[str], c: list[str]) -> None:
 
 def main(runs: int) -> int:
     """Builds, measures and prints."""
-    from tests.bench.tree import build
-
     tmpfs = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     if tmpfs is None:
         print("no tmpfs at /dev/shm: the file system of temporary files stands in")

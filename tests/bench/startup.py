@@ -7,69 +7,64 @@ Prints ratios of medians of interleaved runs with the same interpreter. The goal
 
 from __future__ import annotations
 
-import os
 import statistics
-import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
+import tomllib
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.bench.measure import REPOSITORY, Cost, measure, median
+from tests.bench.tree import build
 
 GOAL = 1.25
-ANSWER = ["list-groups", "-J"]
-#: What pip writes for an entry point; stands in where vfioctl is not installed.
-SCRIPT = "import sys\nfrom vfioctl.__main__ import main\nif __name__ == '__main__':\n    sys.exit(main())\n"
+WARM_UP = 2
+BASE = "import click, json"
 
 
-def seconds(command: list[str]) -> float:
-    """The wall-clock time of one run of ``command`` that must succeed."""
-    start = time.perf_counter()
-    subprocess.run(command, check=True, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - start
+def script() -> str:
+    """What pip writes for the entry point; stands in where vfioctl is not installed."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    module, _, function = project["scripts"]["vfioctl"].partition(":")
+    return f"import sys\nfrom {module} import {function}\nif __name__ == '__main__':\n    sys.exit({function}())\n"
 
 
 def main(runs: int) -> int:
     """Measures and prints."""
-    from tests.bench.tree import build
-
-    os.environ["PYTHONPATH"] = str(REPOSITORY)
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch, "host")
         tree.mkdir()
         build(str(tree), 50)
-        script = Path(scratch, "vfioctl")
-        script.write_text(SCRIPT)
+        stand_in = Path(scratch, "vfioctl")
+        stand_in.write_text(script())
         installed = Path(sysconfig.get_path("scripts"), "vfioctl")
-        entry = installed if installed.exists() else script
-        python = sys.executable
+        program = str(installed if installed.exists() else stand_in)
+        python, answer = sys.executable, ["list-groups", "-J"]
         commands = {
-            "click and json": [python, "-c", "import click, json"],
-            "python -m vfioctl": [python, "-m", "vfioctl", *ANSWER],
-            f"script ({'installed' if entry is installed else 'as pip writes it'})": [
-                python,
-                str(entry),
-                *ANSWER,
-            ],
-            "script, 50 devices": [python, str(entry), "--root", str(tree), *ANSWER],
+            BASE: [python, "-c", BASE],
+            "vfioctl": [python, program, *answer],
+            "vfioctl, 50 devices": [python, program, "--root", str(tree), *answer],
+            "python -m vfioctl": [python, "-m", "vfioctl", *answer],
         }
-        times: dict[str, list[float]] = {name: [] for name in commands}
-        for run in range(runs + 2):
+        costs: dict[str, list[Cost]] = {name: [] for name in commands}
+        for run in range(WARM_UP + runs):
             for name, command in commands.items():
-                taken = seconds(command)
-                if run >= 2:  # the first ones fill caches
-                    times[name].append(taken)
-    base = statistics.median(times["click and json"])
-    for name, taken_by_name in times.items():
-        low, middle, high = statistics.quantiles(taken_by_name, n=4)
+                cost = measure(command)
+                if run >= WARM_UP:
+                    costs[name].append(cost)
+    base = median(costs[BASE])
+    for name, found in costs.items():
+        middle = median(found)
+        ratios = [ours.cpu / theirs.cpu for ours, theirs in zip(found, costs[BASE], strict=True)]
+        low, _, high = statistics.quantiles(ratios, n=4)
         print(
-            f"{name:28} {middle * 1e3:6.1f} ms (quartiles {low * 1e3:.1f} to {high * 1e3:.1f})"
-            f"  ratio {middle / base:.2f}"
+            f"{name:20} {middle.wall * 1e3:6.1f} ms wall, {middle.cpu * 1e3:5.1f} ms cpu;"
+            f" ratio: wall {middle.wall / base.wall:.2f}, cpu {middle.cpu / base.cpu:.2f}"
+            f" (half of the runs: {low:.2f} to {high:.2f})"
         )
-    print(f"goal: a ratio of {GOAL} or less")
+    print(f"goal: {GOAL} or less; the script {'is the installed one' if installed.exists() else 'stands in'}")
     return 0
 
 

@@ -1,7 +1,5 @@
 """The command tree as data: importing it imports no command, so that --help and TAB stay fast."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 
