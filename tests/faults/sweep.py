@@ -1,0 +1,178 @@
+"""One scenario, run again and again on one imitated host, each time with another fault."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.fakes.command import Result, run_command
+from tests.fakes.kernel import FakeKernel
+from tests.fakes.machine import FakeMachine, Killed
+from tests.fakes.topology import SMALL, boot
+from vfioctl.model import Access
+
+Arm = Callable[[FakeMachine], object]
+
+
+class Picture(NamedTuple):
+    """All that a change may change."""
+
+    bindings: Mapping[str, tuple[str | None, str | None]]
+    nodes: Mapping[str, Access]
+    ids: tuple[str, ...]
+    homes: Mapping[str, Any]
+
+    def without(self, address: str) -> Picture:
+        """For a device that has been pulled out."""
+        bindings = {key: value for key, value in self.bindings.items() if key != address}
+        homes = {key: value for key, value in self.homes.items() if not key.endswith(address)}
+        return Picture(bindings, {}, self.ids, homes)
+
+
+class Scenario(NamedTuple):
+    """``command`` after the commands of ``setup``."""
+
+    name: str
+    command: tuple[str, ...]
+    setup: tuple[tuple[str, ...], ...] = ()
+    cdevs: bool = False
+
+
+class Host:
+    """A host in the state before the scenario's command, as often as it is asked for."""
+
+    def __init__(self, root: str, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.kernel = boot(root, SMALL, cdevs=scenario.cdevs)
+        for arguments in scenario.setup:
+            assert self.run(*arguments).status == 0
+        self.kernel.load_module("vfio-pci")  # stays loaded whatever happens
+        self.before = self.picture()
+        self.state = self.kernel.tree.at("/run/vfioctl")
+        if os.path.isdir(self.state):
+            shutil.copytree(self.state, f"{self.state}.before")
+        machine = self.machine()
+        assert run_command(machine, *scenario.command).status == 0
+        self.points = machine.points
+        self.after = self.picture()
+        assert self.before != self.after
+        self.reset()
+
+    def machine(self) -> FakeMachine:
+        return FakeMachine(self.kernel)
+
+    def run(self, *arguments: str) -> Result:
+        return run_command(self.machine(), *arguments)
+
+    def picture(self) -> Picture:
+        kernel = self.kernel
+        return Picture(
+            {address: (device.driver, device.override) for address, device in kernel.devices.items()},
+            {path: access for path, access in kernel.nodes.items() if path != "/dev/vfio/vfio"},
+            tuple(f"{driver.name} {entry}" for driver in kernel.drivers.values() for entry in driver.dynamic),
+            self._homes(),
+        )
+
+    def _homes(self) -> Mapping[str, Any]:
+        path = self.kernel.tree.at("/run/vfioctl/homes.json")
+        if not os.path.exists(path):
+            return {}
+        with open(path, encoding="utf-8") as file:
+            found: Mapping[str, Any] = json.load(file)["homes"]
+        return found
+
+    def has_journal(self) -> bool:
+        return os.path.exists(os.path.join(self.state, "journal.json"))
+
+    def reset(self) -> None:
+        """Back to the state before, past all rules."""
+        kernel = self.kernel
+        for driver in kernel.drivers.values():
+            driver.dynamic.clear()
+        for address, (name, override) in self.before.bindings.items():
+            device = kernel.devices[address]
+            if device.driver != name:
+                kernel._detach(device)
+                if name is not None:
+                    kernel._probe(kernel.drivers[name], device)
+            kernel._override(device, f"{override or ''}\n")
+        kernel.nodes.update(self.before.nodes)
+        shutil.rmtree(self.state, ignore_errors=True)
+        if os.path.isdir(f"{self.state}.before"):
+            shutil.copytree(f"{self.state}.before", self.state)
+        assert self.picture() == self.before
+
+    def recover(self, arm: Arm = lambda machine: None) -> tuple[int, FakeMachine]:
+        """``vfioctl recover`` in a new process: its status, -9 when it was killed."""
+        machine = self.machine()
+        arm(machine)
+        return attempt(machine, "recover"), machine
+
+
+def attempt(machine: FakeMachine, *arguments: str) -> int:
+    """The status of a command, -9 when it was killed."""
+    try:
+        return run_command(machine, *arguments).status
+    except Killed:
+        return -9
+
+
+def strike(host: Host, arm: Arm, what: str) -> int:
+    """Runs the scenario's command with a fault; checks that its status is true, and returns it."""
+    machine = host.machine()
+    arm(machine)
+    status = attempt(machine, *host.scenario.command)
+    now = host.picture()
+    shown = f"{host.scenario.name}: {what}: status {status}"
+    if status == 0:
+        assert now == host.after, f"{shown}, but the goal is not reached"
+        assert not host.has_journal(), f"{shown}, and a journal"
+    elif status in (9, 124):
+        assert host.has_journal(), f"{shown} without a journal"
+    elif status != -9:
+        assert now == host.before, f"{shown}, but the state before is not back"
+        assert not host.has_journal(), f"{shown}, and a journal"
+    return status
+
+
+def settle(host: Host, what: str) -> None:
+    """``vfioctl recover`` must leave the state before or the state after, and nothing to recover."""
+    interrupted = host.has_journal()
+    status, _ = host.recover()
+    now = host.picture()
+    assert status == 0, f"{host.scenario.name}: {what}: recover ended with {status}"
+    assert not host.has_journal(), what
+    wanted = (host.before,) if interrupted else (host.before, host.after)
+    assert now in wanted, f"{host.scenario.name}: {what}: a third state"
+
+
+class Count:
+    """How many cases there were, and what went wrong in them: all of it, not only the first."""
+
+    def __init__(self) -> None:
+        self.cases = 0
+        self.wrong: list[str] = []
+
+    @contextmanager
+    def case(self, host: Host) -> Iterator[None]:
+        self.cases += 1
+        try:
+            yield
+        except AssertionError as error:
+            self.wrong.append(str(error).partition("\n")[0])
+        host.reset()
+
+    def judge(self, least: int, record: Callable[[str, object], None]) -> None:
+        print(f"{self.cases} cases")
+        record("cases", self.cases)
+        if self.wrong:
+            pytest.fail(
+                f"{len(self.wrong)} of {self.cases} cases:\n" + "\n".join(self.wrong[:40]), pytrace=False
+            )
+        assert self.cases >= least
