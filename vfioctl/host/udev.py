@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -15,8 +16,14 @@ _STEP = 0.02
 
 
 def is_running() -> bool:
-    """Whether a udev daemon is there to act on nodes at all."""
-    return os.path.exists(_CONTROL)
+    """Whether a udev daemon is there to act on nodes at all: somebody listens on its control socket. The socket's
+    file alone does not tell, for it outlives the daemon."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
+        try:
+            control.connect(_CONTROL)
+        except OSError:
+            return False
+    return True
 
 
 class NodeWatch:
