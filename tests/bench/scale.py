@@ -22,7 +22,6 @@ from tests.bench.tree import build
 
 SIZES = (2500, 5000, 10000)
 GOAL, GOAL_MIB = 3, 64
-LIST = "import sys; from vfioctl.__main__ import main; sys.exit(main())"
 
 
 def check_same(vfioctl: list[str], c: list[str]) -> None:
@@ -49,7 +48,7 @@ def main(runs: int) -> int:
             tree = f"{scratch}/{size}"
             os.mkdir(tree)
             build(tree, size)
-            commands["vfioctl", size] = [sys.executable, "-c", LIST, "--root", tree, "list-groups", "-J"]
+            commands["vfioctl", size] = [sys.executable, "-m", "vfioctl", "--root", tree, "list-groups", "-J"]
             commands["c", size] = [program, tree]
             check_same(commands["vfioctl", size], commands["c", size])
         costs: dict[tuple[str, int], list[Cost]] = {key: [] for key in commands}
