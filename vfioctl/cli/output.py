@@ -39,7 +39,7 @@ def output_options(columns: Columns | None = None, default: Sequence[str] = ()) 
                 metavar="A,B",
                 callback=lambda ctx, param, value: _columns(value, columns, default),
                 expose_value=True,
-                help=f"Columns of table and plain: {listed}.  [default: {','.join(default)}]",
+                help=f"Columns of table and plain: {listed}.  [default: {', '.join(default)}]",
             )(function)
             function = click.option("-n", "--noheadings", is_flag=True, help="Leave the headings out.")(
                 function
