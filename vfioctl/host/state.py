@@ -21,20 +21,22 @@ from vfioctl.model import Access, Binding, DynamicId, State
 VERSION = 1
 
 
-class Journal(NamedTuple):
-    """What was there before a change that has not been finished, and ids that the change may have added."""
-
-    command: str
-    before: State
-    dynamic_ids: tuple[DynamicId, ...] = ()
-
-
 class Home(NamedTuple):
     """Where a device was before vfioctl took it; ``identity`` (its modalias) guards against another device at
     the same address."""
 
     identity: str | None
     binding: Binding
+
+
+class Journal(NamedTuple):
+    """What was there before a change that has not been finished, ids that the change may have added, and the record
+    of home drivers as it was."""
+
+    command: str
+    before: State
+    dynamic_ids: tuple[DynamicId, ...] = ()
+    homes: Mapping[str, Home] = {}
 
 
 class StateDirectory:
@@ -123,7 +125,10 @@ class StateDirectory:
         """The change is over: what is there now is what was wanted, or what was there before."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self.path, "journal.json"))
-        self._sync()
+        with contextlib.suppress(
+            OSError
+        ):  # /run does not outlive the power: what the kernel shows is what counts
+            self._sync()
 
     def refuse_unfinished(self) -> None:
         """Raises GuardRefusal when an earlier change was interrupted."""
@@ -141,13 +146,14 @@ class StateDirectory:
             data = self._load("homes.json")
         except PermissionError:
             return {}
-        entries = (data or {}).get("homes", {})
-        return {key: Home(entry["identity"], _binding(entry)) for key, entry in entries.items()}
+        try:
+            return _homes_from_json((data or {}).get("homes", {}))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise _unreadable(os.path.join(self.path, "homes.json"), repr(error)) from error
 
     def save_homes(self, homes: Mapping[str, Home]) -> None:
         """Replaces the record of home drivers."""
-        entries = {key: {"identity": home.identity, **home.binding._asdict()} for key, home in homes.items()}
-        self._save("homes.json", {"version": VERSION, "homes": entries})
+        self._save("homes.json", {"version": VERSION, "homes": _homes_to_json(homes)})
 
     def _save(self, name: str, data: Mapping[str, Any]) -> None:
         self.ensure()
@@ -191,6 +197,7 @@ def journal_to_json(journal: Journal) -> dict[str, Any]:
         "before": {key: binding._asdict() for key, binding in journal.before.bindings.items()},
         "nodes": {path: access._asdict() for path, access in journal.before.access.items()},
         "dynamic_ids": [dynamic._asdict() for dynamic in journal.dynamic_ids],
+        "homes": _homes_to_json(journal.homes),
     }
 
 
@@ -207,9 +214,18 @@ def journal_from_json(data: Mapping[str, Any]) -> Journal:
                 },
             ),
             tuple(DynamicId(str(d["driver"]), str(d["fields"])) for d in data["dynamic_ids"]),
+            _homes_from_json(data["homes"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unreadable("the journal", f"{error!r}") from error
+
+
+def _homes_to_json(homes: Mapping[str, Home]) -> dict[str, Any]:
+    return {key: {"identity": home.identity, **home.binding._asdict()} for key, home in homes.items()}
+
+
+def _homes_from_json(entries: Mapping[str, Any]) -> dict[str, Home]:
+    return {key: Home(entry["identity"], _binding(entry)) for key, entry in entries.items()}
 
 
 def _binding(entry: Mapping[str, Any]) -> Binding:

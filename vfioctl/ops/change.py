@@ -64,53 +64,57 @@ def change(machine: Machine, request: Request, tell: Tell = lambda text: None) -
     before was put back and read back; NotRestored (with what is left) when that failed too; DeadlinePassed when
     the kernel does not answer, and then nothing more is tried and the journal stays.
     """
-    with machine.state.lock(machine.timeout, tell), _signals_raise():
+    with machine.state.lock(machine.timeout, tell), _Signals() as signals:
         machine.state.refuse_unfinished()
         before = _read(machine, request)
-        machine.state.save_journal(Journal(request.command, before, request.dynamic_ids))
+        journal = Journal(request.command, before, request.dynamic_ids, machine.state.homes())
         machine.steps = 0
         try:
-            _make_it_so(machine, request, tell)
-            after = _read(machine, request)
-            _verify(request.bindings, after.bindings)
-            if request.homes is not None:
-                machine.state.save_homes(request.homes(before.bindings))
+            try:
+                machine.state.save_journal(journal)
+                _make_it_so(machine, request, journal, tell)
+                after = _read(machine, request)
+                _verify(request.bindings, after.bindings)
+                if request.homes is not None:
+                    machine.state.save_homes(request.homes(before.bindings))
+            finally:
+                signals.armed = (
+                    False  # from here on it ends in one way or the other: no signal stops us half-way
+                )
         except DeadlinePassed:
             raise
         except (VfioctlError, OSError, KeyboardInterrupt) as failure:
-            if machine.steps == 0 and not _moved(machine, before):
-                machine.state.clear_journal()
+            journal = machine.state.load_journal() or journal
+            if _untouched(machine, journal, tell):
+                _close(machine, "nothing was changed")
                 raise
-            _put_back(machine, request, before, failure, tell)
-        machine.state.clear_journal()
+            _put_back(machine, journal, failure, tell)
+        _close(machine, "the change is made")
     return Outcome(before != after, before, after)
 
 
 def recover(machine: Machine, tell: Tell = lambda text: None) -> Journal | None:
     """Puts back the state before an interrupted change; the journal that said it, or None when there was none.
     Raises NotRestored, and keeps the journal, when something could not be put back."""
-    with machine.state.lock(machine.timeout, tell), _signals_raise():
+    with machine.state.lock(machine.timeout, tell), _Signals() as signals:
         journal = machine.state.load_journal()
         if journal is None:
             return None
-        with _signals_wait():
-            left = restore(machine, journal.before, journal.dynamic_ids, tell)
+        signals.armed = False
+        left = restore(machine, journal, tell)
         if left:
             raise NotRestored(
                 "not everything could be put back:\n" + "\n".join(left),
                 hint="clear what stands in the way, then: vfioctl recover",
             )
-        machine.state.clear_journal()
+        _close(machine, "everything is put back")
         return journal
 
 
-def restore(machine: Machine, before: State, dynamic_ids: tuple[DynamicId, ...], tell: Tell) -> list[str]:
+def restore(machine: Machine, journal: Journal, tell: Tell) -> list[str]:
     """Plans from what is to what was, device by device, going on past failures; what is left, in words."""
-    for dynamic in dynamic_ids:
-        with contextlib.suppress(OSError):  # ENODEV: it is not there, which is what is wanted
-            _apply(machine, remove_id(dynamic), tell)
-    left = []
-    for key, then in reversed(list(before.bindings.items())):
+    left = _without_ids(machine, journal.dynamic_ids, tell)
+    for key, then in reversed(list(journal.before.bindings.items())):
         goal = BindingGoal(then.driver, then.driver_override)
         why = ""
         try:
@@ -128,19 +132,60 @@ def restore(machine: Machine, before: State, dynamic_ids: tuple[DynamicId, ...],
         if now is not None and not goal.reached(now):
             left.append(f"{key} has driver {now.driver}, override {now.driver_override}; "
                         f"it had driver {then.driver}, override {then.driver_override}{why}")  # fmt: skip
-    for path, access in before.access.items():
+    for path, access in journal.before.access.items():
+        why = ""
         try:
             current = machine.access(path)
             if current is not None and current != access:
                 _apply(machine, SetAccess(path, access), tell)
         except OSError as error:
-            left.append(f"{path} could not be given back its owner and mode: {error.strerror}")
+            why = f": {error.strerror}"
+        current = machine.access(path)
+        if current is not None and current != access:
+            left.append(f"{path} could not be given back its owner and mode{why}")
+    try:
+        if machine.state.homes() != journal.homes:
+            machine.state.save_homes(journal.homes)
+    except OSError as error:
+        left.append(f"the record of home drivers: {error.strerror} ({error.filename})")
     return left
 
 
-def _moved(machine: Machine, before: State) -> bool:
-    """Whether anything is not as it was, although no write succeeded."""
-    return any(machine.binding(key) != then for key, then in before.bindings.items())
+def _without_ids(machine: Machine, dynamic_ids: tuple[DynamicId, ...], tell: Tell) -> list[str]:
+    """Takes ids away that may have been added; what is left, in words."""
+    left = []
+    for dynamic in dynamic_ids:
+        try:
+            _apply(machine, remove_id(dynamic), tell)
+        except OSError as error:
+            # ENODEV: the id is not there, ENOENT: its driver is not, which is what is wanted.
+            if error.errno not in (errno.ENODEV, errno.ENOENT):
+                left.append(f"{dynamic.driver} may still know the id {dynamic.fields}: {error.strerror}")
+    return left
+
+
+def _untouched(machine: Machine, journal: Journal, tell: Tell) -> bool:
+    """Whether all is as it was: no write succeeded, and none that failed has had an effect all the same."""
+    if machine.steps != 0:
+        return False
+    _without_ids(machine, journal.dynamic_ids, tell)
+    before = journal.before
+    return all(machine.binding(key) == then for key, then in before.bindings.items()) and all(
+        machine.access(path) == then for path, then in before.access.items()
+    )
+
+
+def _close(machine: Machine, what: str) -> None:
+    """Removes the journal. Raises NotRestored when it cannot be: it would stop the next change."""
+    try:
+        machine.state.clear_journal()
+    except OSError as error:
+        raise NotRestored(
+            f"{what}, but the record of the state before could not be removed: {error.strerror}",
+            hint="vfioctl recover puts the state before back",
+            errno=error.errno,
+            subject=error.filename,
+        ) from error
 
 
 def _explain(step: Step, error: OSError, subject: str) -> VfioctlError:
@@ -149,8 +194,8 @@ def _explain(step: Step, error: OSError, subject: str) -> VfioctlError:
     return explain_write(step, error, subject)
 
 
-def _make_it_so(machine: Machine, request: Request, tell: Tell) -> None:
-    with _ids_added(machine, request.dynamic_ids, tell):
+def _make_it_so(machine: Machine, request: Request, journal: Journal, tell: Tell) -> None:
+    with _ids_added(machine, journal, tell):
         for key, goal in request.bindings.items():
             now = machine.binding(key)
             if now is None:
@@ -180,11 +225,12 @@ def _make_it_so(machine: Machine, request: Request, tell: Tell) -> None:
 
 
 @contextlib.contextmanager
-def _ids_added(machine: Machine, dynamic_ids: tuple[DynamicId, ...], tell: Tell) -> Iterator[None]:
-    """The ids are known to their drivers inside, and taken away again; an id that was there already stays."""
+def _ids_added(machine: Machine, journal: Journal, tell: Tell) -> Iterator[None]:
+    """The ids are known to their drivers inside, and taken away again; an id that was there already stays, and so
+    is taken off the journal."""
     added = []
     try:
-        for dynamic in dynamic_ids:
+        for dynamic in journal.dynamic_ids:
             try:
                 _apply(machine, add_id(dynamic), tell)
                 added.append(dynamic)
@@ -192,10 +238,18 @@ def _ids_added(machine: Machine, dynamic_ids: tuple[DynamicId, ...], tell: Tell)
                 if error.errno != errno.EEXIST:
                     raise _explain(add_id(dynamic), error, dynamic.driver) from error
                 tell(f"{dynamic.driver} knows the id already, and keeps it")
+                others = tuple(other for other in journal.dynamic_ids if other != dynamic)
+                journal = journal._replace(dynamic_ids=others)
+                machine.state.save_journal(journal)
         yield
-    finally:
-        for dynamic in added:
+    except BaseException:
+        _without_ids(machine, tuple(added), tell)
+        raise
+    for dynamic in added:
+        try:
             _apply(machine, remove_id(dynamic), tell)
+        except OSError as error:
+            raise _explain(remove_id(dynamic), error, dynamic.driver) from error
 
 
 def _apply(machine: Machine, step: Step, tell: Tell) -> None:
@@ -229,14 +283,13 @@ def _verify(goals: Mapping[str, BindingGoal], found: Mapping[str, Binding]) -> N
         )
 
 
-def _put_back(machine: Machine, request: Request, before: State, failure: BaseException, tell: Tell) -> None:
+def _put_back(machine: Machine, journal: Journal, failure: BaseException, tell: Tell) -> None:
     """Raises Restored or NotRestored."""
     message = getattr(failure, "message", None) or str(failure) or type(failure).__name__
     hint = getattr(failure, "hint", None)
     number = getattr(failure, "errno", None)
     subject = getattr(failure, "subject", None)
-    with _signals_wait():
-        left = restore(machine, before, request.dynamic_ids, tell)
+    left = restore(machine, journal, tell)
     if left:
         raise NotRestored(
             f"{message}\nand this could not be put back:\n" + "\n".join(left),
@@ -244,7 +297,7 @@ def _put_back(machine: Machine, request: Request, before: State, failure: BaseEx
             errno=number,
             subject=subject,
         ) from failure
-    machine.state.clear_journal()
+    _close(machine, f"{message}\neverything is as it was before")
     raise Restored(
         f"{message}\neverything is as it was before", hint=hint, errno=number, subject=subject
     ) from failure
@@ -256,29 +309,24 @@ def _gone(key: str) -> NotFound:
     )
 
 
-@contextlib.contextmanager
-def _signals_raise() -> Iterator[None]:
-    """SIGTERM and SIGHUP become exceptions, so that a change is put back before the process ends."""
+class _Signals:
+    """While ``armed``, SIGTERM, SIGHUP and SIGINT become exceptions, the first of them only, so that a change is put
+    back before the process ends; afterwards they are ignored, for half-way is the one place not to end."""
 
-    def raise_interrupted(number: int, frame: object) -> None:
-        raise Interrupted(number)
+    def __init__(self) -> None:
+        self.armed = True
+        self._previous: dict[signal.Signals, Any] = {}
 
-    with _handlers({signal.SIGTERM: raise_interrupted, signal.SIGHUP: raise_interrupted}):
-        yield
+    def __enter__(self) -> _Signals:
+        for name in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            self._previous[name] = signal.signal(name, self._handle)
+        return self
 
-
-@contextlib.contextmanager
-def _signals_wait() -> Iterator[None]:
-    """On the way back no signal stops us: half-way is the one place not to end."""
-    with _handlers(dict.fromkeys((signal.SIGTERM, signal.SIGHUP, signal.SIGINT), signal.SIG_IGN)):
-        yield
-
-
-@contextlib.contextmanager
-def _handlers(handlers: Mapping[signal.Signals, Any]) -> Iterator[None]:
-    previous = {name: signal.signal(name, handler) for name, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for name, handler in previous.items():
+    def __exit__(self, *error: object) -> None:
+        for name, handler in self._previous.items():
             signal.signal(name, handler)
+
+    def _handle(self, number: int, frame: object) -> None:
+        if self.armed:
+            self.armed = False
+            raise KeyboardInterrupt if number == signal.SIGINT else Interrupted(number)
