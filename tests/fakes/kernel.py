@@ -80,7 +80,9 @@ class FakeKernel:
         self._attach(device)
 
     def unplug(self, address: str) -> None:
-        """The device is gone, as after a surprise removal."""
+        """The device is gone, and what is behind it, as after a surprise removal."""
+        for behind in [other.address for other in self.devices.values() if other.parent == address]:
+            self.unplug(behind)
         device = self.devices.pop(address)
         self._detach(device)
         self.tree.unplug("pci", address, device.group)

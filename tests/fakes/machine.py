@@ -181,4 +181,5 @@ class _State(StateDirectory):
         self._point(f"state {name}", lambda: super(_State, self)._save(name, data))
 
     def clear_journal(self) -> None:
-        self._point("state clear", super().clear_journal)
+        if os.path.exists(os.path.join(self.path, "journal.json")):
+            self._point("state clear", super().clear_journal)

@@ -58,6 +58,8 @@ def places(host: Host) -> Iterator[tuple[int, bool, str]]:
 def test_every_write_fails(host: Host, record_property: Record) -> None:
     count = Count()
     for number, after, where in places(host):
+        if after and host.points[number - 1] == "state clear":
+            continue  # unlink has no effect when it fails
         for error in ERRNOS:
             what = f"{errno.errorcode[error]} {where}"
             with count.case(host):
@@ -70,7 +72,7 @@ def test_every_write_fails_from_one_on(host: Host, record_property: Record) -> N
     """The way back fails too: that has to be said, and ``recover`` puts it right later."""
     count = Count()
     for number in range(1, len(host.points) + 1):
-        for error in ERRNOS[:3]:
+        for error in (errno.EBUSY, errno.EIO, errno.EACCES):
             what = f"{errno.errorcode[error]} from {number} on"
             with count.case(host):
                 strike(host, lambda m: m.fail_from(number, error), what)  # noqa: B023
@@ -86,7 +88,7 @@ def test_the_kernel_hangs(host: Host, record_property: Record) -> None:
         with count.case(host):
             strike(host, lambda m: m.hang_at(number, after=after), f"hangs {where}")  # noqa: B023
             settle(host, f"hangs {where}")
-    count.judge(4, record_property)
+    count.judge(2, record_property)
 
 
 def test_killed_everywhere(host: Host, record_property: Record) -> None:
@@ -171,7 +173,8 @@ def test_a_fault_and_then_another_on_the_way_back(host: Host, record_property: R
 
 def test_a_device_is_pulled_out_at_any_write(host: Host, record_property: Record) -> None:
     """What is left of the host is as it was before, or as it was to be."""
-    moved = [a for a in host.before.bindings if host.before.bindings[a] != host.after.bindings[a]]
+    changes = [a for a in host.before.bindings if host.before.bindings[a] != host.after.bindings[a]]
+    moved = [address for address in changes if not host.kernel.devices[address].is_bridge]
     count = Count()
     for number, _, where in (place for place in places(host) if not place[1]):
         for address in moved:
