@@ -22,6 +22,9 @@ wanted_commands=(
     man:man-db
     groff:groff
     shellcheck:shellcheck
+    zsh:zsh
+    fish:fish
+    cc:gcc
 )
 
 say() { printf '%s\n' "$*" >&2; }

@@ -110,6 +110,9 @@ def vfioctl(ctx: click.Context, root: str | None, color: str, timeout: float, ve
 def run(args: Sequence[str], machine: Machine | None = None) -> int:
     """Runs a command line and returns the exit status; ``machine`` stands in for the running host in tests."""
     wants_json = _wants_json(args)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller (>&-): the answer is the exit status
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
         result: Any = vfioctl.main(list(args), prog_name="vfioctl", obj=machine, standalone_mode=False)
         sys.stdout.flush()

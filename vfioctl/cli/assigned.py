@@ -56,7 +56,7 @@ def report(session: Session, output: Output, planned: Plan, done: Done) -> None:
     emit(session, output, document, found, COLUMNS)
 
 
-def print_dry_run(planned: Plan, access: AccessWish | None = None) -> None:
+def print_dry_run(session: Session, output: Output, planned: Plan, access: AccessWish | None = None) -> None:
     """Prints what would be done, as lines that a root shell could run."""
     lines = [f"modprobe {module}" for module in planned.modules]
     lines += as_shell(planned.steps)
@@ -64,6 +64,9 @@ def print_dry_run(planned: Plan, access: AccessWish | None = None) -> None:
         uid, gid, mode = ("" if v is None else v for v in (access.uid, access.gid, access.mode))
         lines.append("# then, on the nodes of the groups:")
         lines.append(f"#   chown {uid}:{gid}; chmod {int(mode or 0):04o}")
+    if output.format in ("json", "yaml"):
+        emit(session, output, {**records.document("dry_run", True), "commands": lines})
+        return
     sys.stdout.write("".join(f"{messages.visible(line)}\n" for line in lines or ["# nothing to do"]))
 
 

@@ -37,7 +37,7 @@ def output_options(columns: Columns | None = None, default: Sequence[str] = ()) 
                 "-o",
                 "--columns",
                 metavar="A,B",
-                callback=lambda ctx, param, value: _columns(value, columns, default),
+                callback=lambda ctx, param, value: _columns(value, columns),
                 expose_value=True,
                 help=f"Columns of table and plain: {listed}.  [default: {', '.join(default)}]",
             )(function)
@@ -68,16 +68,20 @@ class _ShortFlag(click.Option):
 
 
 def options(
-    format_: str | None, as_json: bool, noheadings: bool = False, columns: Sequence[str] = ()
+    format_: str | None,
+    as_json: bool,
+    noheadings: bool = False,
+    columns: Sequence[str] = (),
+    default: Sequence[str] = (),
 ) -> Output:
-    """The :class:`Output` from the values of :func:`output_options`."""
+    """The :class:`Output` from the values of :func:`output_options`; ``default`` stands for no columns."""
     chosen = "json" if as_json else format_ or ("table" if sys.stdout.isatty() else "plain")
-    return Output(chosen, noheadings, tuple(columns))
+    return Output(chosen, noheadings, tuple(columns or default))
 
 
-def _columns(value: str | None, columns: Columns, default: Sequence[str]) -> tuple[str, ...]:
+def _columns(value: str | None, columns: Columns) -> tuple[str, ...]:
     if value is None:
-        return tuple(default)
+        return ()
     chosen = tuple(name.strip().lower() for name in value.split(","))
     for name in chosen:
         if name not in columns:

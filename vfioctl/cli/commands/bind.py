@@ -10,6 +10,7 @@ from vfioctl.cli.arguments import SUBJECT, driver_name, resolve
 from vfioctl.cli.output import options, output_options
 from vfioctl.cli.session import Session
 from vfioctl.model import Device, IommuGroup, Snapshot
+from vfioctl.policy.guards import ALLOWABLE_GUARDS
 from vfioctl.policy.subjects import find_group
 
 
@@ -42,7 +43,12 @@ Exit status:
     show_default=True,
     help="new-id gives the driver the device's ids for a moment: every device with the same ids matches then.",
 )
-@click.option("--allow", metavar="GUARD", multiple=True, help="Pass exactly this guard; repeatable.")
+@click.option(
+    "--allow",
+    type=click.Choice(ALLOWABLE_GUARDS),
+    multiple=True,
+    help="Pass exactly this guard; repeatable.",
+)
 @access_options
 @click.option("--dry-run", is_flag=True, help="Print the writes as shell lines, and make none.")
 @output_options(assigned.COLUMNS, assigned.DEFAULT)
@@ -79,9 +85,9 @@ def command(
     endpoints, bridges = _select(session, snapshot, subjects, whole)
     chosen = assign.BindOptions(driver, method == "new-id", frozenset(allow))
     planned = assign.plan_bind(machine, snapshot, endpoints, bridges, chosen)
-    output = options(format_, as_json, noheadings, columns)
+    output = options(format_, as_json, noheadings, columns, assigned.DEFAULT)
     if dry_run:
-        assigned.print_dry_run(planned, access)
+        assigned.print_dry_run(session, output, planned, access)
         return
     done = assign.carry_out(machine, planned, access, session.tell)
     assigned.report(session, output, planned, done)

@@ -27,7 +27,7 @@ COLUMNS: Columns = {
     "cure": lambda r: r["cure"],
     "live": lambda r: r["live"] and r["live"]["viable"],
 }
-DEFAULT = ("group", "viable", "address", "driver", "verdict", "reason", "cure")
+DEFAULT = ("group", "viable", "address", "driver", "verdict", "reason")
 
 
 @click.command(
@@ -76,17 +76,25 @@ def command(
         rows = [{**result, **member} for result in results for member in result["members"] or [_NOBODY]]
         emit(
             session,
-            options(format_, as_json, noheadings, columns),
+            options(format_, as_json, noheadings, columns, DEFAULT),
             records.document("results", results),
             rows,
             COLUMNS,
         )
         for result in results:
-            for problem in result["problems"]:
-                cure = f"; cure: {problem['cure']}" if problem["cure"] else ""
-                messages.note(f"{result['subject']}: {problem['code']}: {problem['detail']}{cure}")
+            _explain(result)
     good = all(result["usable" if usable else "viable"] for result in results)
     return int(ExitStatus.OK if good else ExitStatus.NO)
+
+
+def _explain(result: dict[str, Any]) -> None:
+    """What stands in the way, and the cure, for people."""
+    for member in result["members"]:
+        if member["verdict"] == "blocking":
+            messages.note(f"{member['address']}: {member['detail']}; cure: {member['cure']}")
+    for problem in result["problems"]:
+        cure = f"; cure: {problem['cure']}" if problem["cure"] else ""
+        messages.note(f"{result['subject']}: {problem['code']}: {problem['detail']}{cure}")
 
 
 _NOBODY = dict.fromkeys(("address", "driver", "verdict", "reason", "detail", "cure"))
@@ -107,7 +115,7 @@ def _result(session: Session, snapshot: Snapshot, text: str, live: bool) -> dict
                 {
                     "code": "no-iommu-group",
                     "detail": "the device is in no IOMMU group: it is not behind an IOMMU that is on",
-                    "cure": "vfioctl list-groups says why when there are no groups at all",
+                    "cure": "vfioctl list-groups",
                 }
             ],
             "live": None,

@@ -104,10 +104,9 @@ def command(
         found.append(records.device(device, verdict))
     if names:
         add_names(devices, found)
-        columns = (*columns, "name") if "name" not in columns else columns
     emit(
         session,
-        options(format_, as_json, noheadings, columns),
+        options(format_, as_json, noheadings, columns, (*DEFAULT, "name") if names else DEFAULT),
         records.document("devices", found),
         found,
         COLUMNS,

@@ -43,7 +43,7 @@ Examples:
   vfioctl list-groups -J | jq '.groups[] | select(.viable) | .id'""",
 )
 @click.argument("subjects", metavar="[GROUP|DEVICE]...", nargs=-1, type=SUBJECT)
-@click.option("--devices", is_flag=True, help="A row for each member.")
+@click.option("--devices", is_flag=True, help=f"A row for each member: {', '.join(DEFAULT_DEVICES)}.")
 @output_options(COLUMNS, DEFAULT)
 @click.pass_obj
 def command(
@@ -67,11 +67,9 @@ def command(
         groups = tuple(group for group in groups if group.id in wanted)
     found = [records.group(group, judge(group, snapshot.kernel)) for group in groups]
     rows = [{**r, **d} for r in found for d in r["devices"]] if devices else found
-    if devices and columns == DEFAULT:
-        columns = DEFAULT_DEVICES
     emit(
         session,
-        options(format_, as_json, noheadings, columns),
+        options(format_, as_json, noheadings, columns, DEFAULT_DEVICES if devices else DEFAULT),
         records.document("groups", found),
         rows,
         COLUMNS,

@@ -46,7 +46,7 @@ Exit status:
 )
 @click.argument("subjects", metavar="GROUP|DEVICE...", nargs=-1, required=True, type=SUBJECT)
 @click.option(
-    "--size", default="1M", show_default=True, metavar="SIZE", help="Bytes to map; suffixes K, M, G, T."
+    "--size", default="1M", show_default=True, metavar="SIZE", help="Bytes to map; suffixes K, M, G, T, P."
 )
 @click.option(
     "--iova", metavar="ADDR", help="I/O virtual address, hexadecimal; default: the first that fits."
@@ -112,7 +112,7 @@ def command(
     mappings = [mapping._asdict() for mapping in report.mappings]
     emit(
         session,
-        options(format_, as_json, noheadings, columns),
+        options(format_, as_json, noheadings, columns, DEFAULT),
         {
             "schema_version": records.SCHEMA_VERSION,
             "backend": report.backend,

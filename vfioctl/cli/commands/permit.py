@@ -43,5 +43,5 @@ def command(
     asked = wish(user, group_owner, mode)
     if asked is None:
         raise UsageError("who may? --user NAME, --group-owner NAME", hint="vfioctl permit --help")
-    output = options(format_, as_json, noheadings, columns)
+    output = options(format_, as_json, noheadings, columns, permissions.DEFAULT)
     permissions.change_access(session, subjects, asked, "permit", output)

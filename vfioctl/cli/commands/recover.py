@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from vfioctl.cli import messages, records
-from vfioctl.cli.output import emit_json, options, output_options
+from vfioctl.cli.output import emit, options, output_options
 from vfioctl.cli.session import Session
 
 
@@ -32,15 +32,13 @@ def command(session: Session, format_: str | None, as_json: bool) -> None:
 
     journal = recover(session.machine, session.tell)
     output = options(format_, as_json)
-    if output.format == "json":
-        emit_json(
-            {
-                "schema_version": records.SCHEMA_VERSION,
-                "changed": journal is not None,
-                "command": journal and journal.command,
-                "devices": sorted(journal.before.bindings) if journal else [],
-            }
-        )
+    if output.format in ("json", "yaml"):
+        document = {
+            **records.document("changed", journal is not None),
+            "command": journal and journal.command,
+            "devices": sorted(journal.before.bindings) if journal else [],
+        }
+        emit(session, output, document)
     elif journal is None:
         messages.note("nothing to recover: no change was interrupted")
     else:

@@ -34,5 +34,5 @@ def command(
     """
     from vfioctl.ops.access import KERNELS_OWN
 
-    output = options(format_, as_json, noheadings, columns)
+    output = options(format_, as_json, noheadings, columns, permissions.DEFAULT)
     permissions.change_access(session, subjects, KERNELS_OWN, "revoke", output)

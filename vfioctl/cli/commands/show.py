@@ -12,7 +12,7 @@ from vfioctl.cli import records
 from vfioctl.cli.arguments import SUBJECT, group_of, resolve
 from vfioctl.cli.commands.list_devices import add_names
 from vfioctl.cli.messages import visible
-from vfioctl.cli.output import Output, emit, options, output_options, text
+from vfioctl.cli.output import emit, options, output_options, text
 from vfioctl.cli.session import Session
 from vfioctl.errors import NotFound, UsageError
 from vfioctl.model import Device, IommuGroup
@@ -65,7 +65,12 @@ def command(
             add_names([found], [record])
     output = options(format_, as_json)
     if keys:
-        _print_keys(record, keys, value, output)
+        chosen = _chosen(record, keys)
+        if output.format in ("json", "yaml"):
+            emit(session, output, {"schema_version": records.SCHEMA_VERSION, **chosen})
+            return
+        for key, item in chosen.items():
+            sys.stdout.write(("" if value else f"{key}=") + f"{visible(text(item))}\n")
     elif output.format in ("json", "yaml"):
         emit(session, output, records.document(kind, record))
     else:
@@ -79,22 +84,20 @@ def _device(session: Session, device: Device, record: dict[str, Any]) -> dict[st
     return {**record, "modalias": device.modalias, **read_attributes(session.root, device.key)}
 
 
-def _print_keys(record: Mapping[str, Any], keys: tuple[str, ...], bare: bool, output: Output) -> None:
+def _chosen(record: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """The values of some keys. Raises NotFound for a key that there is not, UsageError for one with parts."""
     flat = dict(_flat(record))
+    found = {}
     for key in keys:
-        if key in flat:
-            item = flat[key]
-        elif any(name.startswith(f"{key}.") for name in flat):
-            raise UsageError(
-                f"{key!r} has parts", hint=", ".join(name for name in flat if name.startswith(f"{key}."))
-            )
-        elif "." in key and flat.get(key.partition(".")[0], "") is None:
-            item = None  # a part of something that is not there: no node has no mode
-        else:
-            raise NotFound(
-                f"there is no key {key!r}", hint=f"keys: {', '.join(flat)}", subject=key, code="no-such-key"
-            )
-        sys.stdout.write(f"{visible(text(item))}\n" if bare else f"{key}={visible(text(item))}\n")
+        parts = [name for name in flat if name.startswith(f"{key}.")]
+        if parts:
+            raise UsageError(f"{key!r} has parts", hint=", ".join(parts), subject=key)
+        # A part of something that is not there is not there either: without a node there is no node.mode.
+        if key not in flat and flat.get(key.partition(".")[0], "") is not None:
+            hint = f"keys: {', '.join(flat)}"
+            raise NotFound(f"there is no key {key!r}", hint=hint, subject=key, code="no-such-key")
+        found[key] = flat.get(key)
+    return found
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -63,9 +63,9 @@ def command(
     snapshot = machine.snapshot()
     devices = _select(session, snapshot, subjects, whole, set(machine.state.homes()))
     planned = assign.plan_unbind(machine, snapshot, devices, to, leave_unbound)
-    output = options(format_, as_json, noheadings, columns)
+    output = options(format_, as_json, noheadings, columns, assigned.DEFAULT)
     if dry_run:
-        assigned.print_dry_run(planned)
+        assigned.print_dry_run(session, output, planned)
         return
     done = assign.carry_out(machine, planned, None, session.tell)
     assigned.report(session, output, planned, done)
