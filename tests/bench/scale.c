@@ -161,8 +161,6 @@ static void read_device(const char *root, int group, const char *address, int ha
 		return;
 	if (read_text(fd, "modalias", text, sizeof(text)))
 		parse_modalias(text, device);
-	if (read_text(fd, "driver_override", text, sizeof(text)) && strcmp(text, "(null)"))
-		snprintf(device->override, sizeof(device->override), "%.63s", text);
 	read_link_name(fd, "driver", device->driver, sizeof(device->driver));
 	if ((device->driver[0] || has_group_node) && faccessat(fd, "vfio-dev", F_OK, 0) == 0) {
 		int below = openat(fd, "vfio-dev", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -172,6 +170,9 @@ static void read_device(const char *root, int group, const char *address, int ha
 			snprintf(device->vfio_dev, sizeof(device->vfio_dev), "%.31s", found.name[0]);
 		free_list(&found);
 	}
+	if (device->driver[0] || !device->vfio_dev[0])
+		if (read_text(fd, "driver_override", text, sizeof(text)) && strcmp(text, "(null)"))
+			snprintf(device->override, sizeof(device->override), "%.63s", text);
 	if (device->vfio_dev[0] && has_cdevs) {
 		snprintf(device->cdev.path, sizeof(device->cdev.path), "/dev/vfio/devices/%s", device->vfio_dev);
 		stat_node(root, &device->cdev);

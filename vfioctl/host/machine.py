@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from vfioctl.errors import Busy
 from vfioctl.host import kernel_write, modules
 from vfioctl.host.files import link_name, read
 from vfioctl.host.holders import Holder, holders, vfio_device_holders
@@ -40,13 +41,24 @@ class Machine:
         return read_snapshot(self.root, ungrouped=True)
 
     def binding(self, key: str) -> Binding | None:
-        """Driver and override of a device now; None when the device is gone."""
+        """Driver and override of a device now; None when the device is gone. Raises Busy while the kernel waits for
+        the device's user to let go: reading the override could then wait as well, without limit."""
         bus, _, address = key.partition("/")
         top = self.at(f"/sys/bus/{bus}/devices/{address}")
         if not os.path.isdir(top):
             return None
+        driver = link_name(f"{top}/driver")
+        if driver is None and os.path.isdir(f"{top}/vfio-dev"):
+            who = ", ".join(f"{h.command} (process {h.pid})" for h in self.holders("", key))
+            raise Busy(
+                f"{address} is being taken from its VFIO driver, and the kernel waits for its user"
+                + (f": {who}" if who else ""),
+                hint="end that user; the kernel then goes on by itself",
+                subject=address,
+                code="being-unbound",
+            )
         override = read(f"{top}/driver_override")
-        return Binding(link_name(f"{top}/driver"), None if override in ("(null)", "") else override)
+        return Binding(driver, None if override in ("(null)", "") else override)
 
     def identity(self, key: str) -> str | None:
         """What tells this device from another one at the same address: its modalias."""

@@ -147,13 +147,17 @@ class _Reader:
             # A device whose name another bus has too gets a link with a suffix: the link's target is its name.
             address = link_name(path, dir_fd) or address
         bus = "pci" if pci else link_name("subsystem", fd) or "unknown"
-        override = read("driver_override", fd)
-        if override in ("(null)", ""):
-            override = None
         driver = link_name("driver", fd)
         vfio_dev = None
         if (driver is not None or group is None or str(group) in self.nodes) and is_there("vfio-dev", fd):
             vfio_dev = next(iter(names("vfio-dev", fd)), None)
+        override = None
+        if driver is not None or vfio_dev is None:
+            override = read("driver_override", fd)
+        # else: the kernel is in the VFIO driver's remove(), waiting for the device's user, and on kernels before
+        # the override moved into the driver core it holds the lock that reading it would wait for, without limit.
+        if override in ("(null)", ""):
+            override = None
         cdev = None
         if vfio_dev is not None and self.has_cdevs:
             shown = f"/dev/vfio/devices/{vfio_dev}"

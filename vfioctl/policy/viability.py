@@ -86,6 +86,13 @@ def judge(group: IommuGroup, kernel: Kernel) -> Viability:
 def judge_member(device: Device, modern: bool) -> Member:
     """The verdict on one member by the 5.19 rule (``modern``) or by the older one."""
     driver = device.driver
+    if driver is None and device.vfio_dev is not None:
+        return Member(
+            device,
+            False,
+            "being-unbound",
+            "the kernel waits for the device's user before it takes its VFIO driver away",
+        )
     if driver is None:
         return Member(device, False, "unbound", "no driver: tolerated")
     if is_vfio_bound(device):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import time
@@ -23,6 +24,7 @@ from tests.kernel.guest.sysfs import (
 )
 from tests.kernel.testbed.qmp import Qmp
 from vfioctl.host import vfio
+from vfioctl.uapi import vfio as uapi
 
 NET = Path("/sys/class/net")
 
@@ -155,6 +157,47 @@ def test_a_held_device_is_busy_and_its_holder_named(vfioctl: Vfioctl, roles: Map
         assert f"process {os.getpid()}" in said and f"/dev/vfio/{group}" in said
         assert driver_of(address) == "vfio-pci"
     assert vfioctl("unbind", address).status == 0
+
+
+def test_nothing_hangs_while_the_kernel_waits_for_a_devices_user(
+    vfioctl: Vfioctl, roles: Mapping[str, str]
+) -> None:
+    """Somebody else's unbind of a device in use blocks; on older kernels even reading driver_override would."""
+    address = roles["edu"]
+    assert vfioctl("bind", address).status == 0
+    with contextlib.ExitStack() as held:
+        container = held.enter_context(vfio.opened(vfio.container_path()))
+        group = held.enter_context(vfio.opened(vfio.group_path(group_of(address))))
+        vfio.group_set_container(group, container)
+        vfio.set_iommu(container, uapi.VFIO_TYPE1v2_IOMMU)
+        device = vfio.group_get_device_fd(group, address)
+        try:
+            writer = os.fork()
+            if writer == 0:
+                os.close(device)
+                os.closerange(3, 1024)
+                unbind(address)
+                os._exit(0)
+            until = time.monotonic() + 10
+            while driver_of(address) is not None:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            listed = vfioctl("list-devices", address, "-J", deadline=10)
+            assert listed.status == 0, listed.stderr
+            assert listed.json["devices"][0]["driver"] is None
+            checked = vfioctl("check-viable", address, "-J", deadline=10)
+            assert checked.json["results"][0]["members"][0]["reason"] == "being-unbound"
+            for command in ("bind", "unbind"):
+                refused = vfioctl(command, address, "-J", deadline=10)
+                assert refused.status == 6, refused.stderr
+                assert refused.json_error["code"] == "being-unbound"
+                assert f"process {os.getpid()}" in refused.json_error["message"]
+            assert os.waitpid(writer, os.WNOHANG) == (0, 0)
+        finally:
+            os.close(device)
+    assert os.waitpid(writer, 0)[1] == 0
+    assert vfioctl("unbind", address).status == 0
+    assert override_of(address) is None
 
 
 def test_a_device_that_vanishes_between_look_and_write(
