@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from vfioctl.errors import Busy
 from vfioctl.host.files import names, read
 
 
@@ -16,6 +17,18 @@ class Holder(NamedTuple):
     pid: int
     command: str
     uid: int
+
+
+def being_unbound(address: str, found: Sequence[Holder]) -> Busy:
+    """The error for a device whose VFIO driver the kernel is taking away, as soon as its user lets go of it."""
+    who = ", ".join(f"{holder.command} (process {holder.pid})" for holder in found)
+    return Busy(
+        f"{address} is being taken from its VFIO driver, and the kernel waits for its user"
+        + (f": {who}" if who else ""),
+        hint="end that user; the kernel then goes on by itself",
+        subject=address,
+        code="being-unbound",
+    )
 
 
 def holders(path: str) -> list[Holder]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from vfioctl.errors import Busy
 from vfioctl.host import kernel_write, modules
 from vfioctl.host.files import link_name, read
-from vfioctl.host.holders import Holder, holders, vfio_device_holders
+from vfioctl.host.holders import Holder, being_unbound, holders, vfio_device_holders
 from vfioctl.host.reader import read_snapshot, stat_node
 from vfioctl.host.state import StateDirectory
 from vfioctl.model import VFIO_DRIVERS, Access, Binding, SetAccess, Snapshot, Step
@@ -49,14 +48,7 @@ class Machine:
             return None
         driver = link_name(f"{top}/driver")
         if driver is None and os.path.isdir(f"{top}/vfio-dev"):
-            who = ", ".join(f"{h.command} (process {h.pid})" for h in self.holders("", key))
-            raise Busy(
-                f"{address} is being taken from its VFIO driver, and the kernel waits for its user"
-                + (f": {who}" if who else ""),
-                hint="end that user; the kernel then goes on by itself",
-                subject=address,
-                code="being-unbound",
-            )
+            raise being_unbound(address, self.device_holders(key))
         override = read(f"{top}/driver_override")
         return Binding(driver, None if override in ("(null)", "") else override)
 
@@ -129,8 +121,12 @@ class Machine:
         return udev.settle(paths, self.timeout)
 
     def holders(self, path: str, key: str) -> list[Holder]:
-        """The processes that have the node open, or else a VFIO device (this one, where the kernel says which)."""
-        return holders(path) or vfio_device_holders(f"/{key.rpartition('/')[2]}")
+        """The processes that have the group node open, or else the device itself."""
+        return holders(path) or self.device_holders(key)
+
+    def device_holders(self, key: str) -> list[Holder]:
+        """The processes that have the VFIO device open (from Linux 6.18 on; before, any VFIO device)."""
+        return vfio_device_holders(f"/{key.rpartition('/')[2]}")
 
     def is_held(self, path: str) -> bool:
         """Whether a group node is open somewhere: it admits one opener, so opening it tells (EBUSY)."""

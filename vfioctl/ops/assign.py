@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from vfioctl.errors import Busy, GuardRefusal, KernelRefusal, NotFound, UsageError
+from vfioctl.host.holders import being_unbound
 from vfioctl.host.machine import Machine
 from vfioctl.host.state import Home
 from vfioctl.model import (
@@ -24,7 +25,7 @@ from vfioctl.ops.access import AccessWish, node_paths
 from vfioctl.ops.change import Outcome, Request, Tell, change
 from vfioctl.policy import selection
 from vfioctl.policy.planning import add_id, plan, remove_id
-from vfioctl.policy.viability import argument, is_vfio_bound, judge
+from vfioctl.policy.viability import argument, is_being_unbound, is_vfio_bound, judge
 
 #: The VFIO driver of each bus that has one, and its module.
 BUS_DRIVERS = {
@@ -274,7 +275,11 @@ def _refuse_held(machine: Machine, snapshot: Snapshot, goals: Mapping[str, Bindi
     groups = {group.id: group for group in snapshot.groups}
     for device in snapshot.devices:
         goal = goals.get(device.key)
-        if goal is None or not is_vfio_bound(device) or device.group is None or goal.driver == device.driver:
+        if goal is None or device.group is None:
+            continue
+        if is_being_unbound(device, groups[device.group]):
+            raise being_unbound(device.address, machine.device_holders(device.key))
+        if not is_vfio_bound(device) or goal.driver == device.driver:
             continue
         node = groups[device.group].node
         if node is not None and machine.is_held(node.path):

@@ -64,6 +64,13 @@ def is_assignable(device: Device) -> bool:
     return not device.is_bridge and not (device.pci is not None and device.pci.class_.startswith("06"))
 
 
+def is_being_unbound(device: Device, group: IommuGroup) -> bool:
+    """Whether the kernel is in the VFIO driver's remove(), waiting for the device's user: the driver link is gone by
+    then, but ``vfio-dev`` (up to Linux 6.12 or so) or at least the group's node is still there."""
+    lingering = group.node is not None and not any(map(is_vfio_bound, group.devices))
+    return device.driver is None and (device.vfio_dev is not None or lingering)
+
+
 def uses_dma_ownership(group: IommuGroup, kernel: Kernel) -> bool:
     """Which of the two rules this kernel has. Features first, for distributions port them back."""
     return (
@@ -76,7 +83,10 @@ def uses_dma_ownership(group: IommuGroup, kernel: Kernel) -> bool:
 def judge(group: IommuGroup, kernel: Kernel) -> Viability:
     """The verdict on a group from sysfs alone. See :func:`problems_of` for what comes after viability."""
     modern = uses_dma_ownership(group, kernel)
-    members = tuple(judge_member(device, modern) for device in group.devices)
+    members = tuple(
+        _waiting(device) if is_being_unbound(device, group) else judge_member(device, modern)
+        for device in group.devices
+    )
     viable = not any(member.blocking for member in members)
     problems = problems_of(group, kernel)
     usable = viable and not any(problem.fatal for problem in problems)
@@ -86,13 +96,6 @@ def judge(group: IommuGroup, kernel: Kernel) -> Viability:
 def judge_member(device: Device, modern: bool) -> Member:
     """The verdict on one member by the 5.19 rule (``modern``) or by the older one."""
     driver = device.driver
-    if driver is None and device.vfio_dev is not None:
-        return Member(
-            device,
-            False,
-            "being-unbound",
-            "the kernel waits for the device's user before it takes its VFIO driver away",
-        )
     if driver is None:
         return Member(device, False, "unbound", "no driver: tolerated")
     if is_vfio_bound(device):
@@ -107,6 +110,15 @@ def judge_member(device: Device, modern: bool) -> Member:
     elif device.is_bridge:
         return Member(device, False, "bridge", "a bridge: tolerated whatever its driver")
     return Member(device, True, "host-driver", f"the host driver {driver} owns its DMA", cure_for(device))
+
+
+def _waiting(device: Device) -> Member:
+    return Member(
+        device,
+        False,
+        "being-unbound",
+        "the kernel waits for the device's user before it takes its VFIO driver away",
+    )
 
 
 def cure_for(device: Device) -> str:

@@ -34,6 +34,12 @@ def modprobe(*modules: str) -> None:
         assert os.spawnlp(os.P_WAIT, "modprobe", "modprobe", module) == 0, f"modprobe {module}"
 
 
+def need_driver(name: str) -> None:
+    """Has a PCI driver registered: it may be built in, or a module of the same name."""
+    if not Path("/sys/bus/pci/drivers", name).is_dir():
+        modprobe(name)
+
+
 def remove_modules(*modules: str) -> None:
     """Unloads modules; AssertionError when one is in use."""
     assert os.spawnlp(os.P_WAIT, "modprobe", "modprobe", "-r", *modules) == 0, f"modprobe -r {modules}"

@@ -14,6 +14,7 @@ from tests.kernel.guest.sysfs import (
     group_of,
     kernel_says_viable,
     modprobe,
+    need_driver,
     override_of,
     probe,
 )
@@ -26,7 +27,7 @@ HOST_MODULES = ("e1000e", "e1000", "nvme", "xhci_pci")
 @pytest.fixture(scope="module")
 def bound(vfioctl: Vfioctl, roles: Mapping[str, str]) -> Iterator[list[str]]:
     """One member of each group is on vfio-pci, so that each has a node."""
-    modprobe("shpchp")  # built in or a module, by the kernel
+    need_driver("shpchp")
     addresses = [roles[role] for role in ASKED]
     result = vfioctl("bind", *addresses)
     assert result.status == 0, result.stderr
