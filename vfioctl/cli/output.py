@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
@@ -130,22 +129,10 @@ def emit_plain(output: Output, table: Sequence[Sequence[object]]) -> None:
 
 def emit_table(session: Session, output: Output, table: Sequence[Sequence[object]]) -> None:
     """For people; its form may change from release to release."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from vfioctl.cli import terminal
 
-    drawn = Table(box=None, show_header=not output.noheadings, pad_edge=False, header_style="bold")
-    for name in output.columns:
-        drawn.add_column(Text(name.upper()), overflow="fold")
-    for row in table:
-        drawn.add_row(*(Text(visible(text(cell)), style=_style(cell)) for cell in row))
-    console = Console(
-        force_terminal=True if session.color == "always" else None,
-        no_color=session.color == "never" or (session.color == "auto" and "NO_COLOR" in os.environ),
-        highlight=False,
-        soft_wrap=not sys.stdout.isatty(),
-    )
-    console.print(drawn)
+    rows = [[(visible(text(cell)), _style(cell)) for cell in row] for row in table]
+    terminal.print_table([] if output.noheadings else output.columns, rows, session.color)
 
 
 def text(cell: object) -> str:

@@ -132,15 +132,7 @@ def _progress(size: int) -> Iterator[Callable[[str, int, int], None] | None]:
     if size < LONG or not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    from vfioctl.cli import terminal
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        tasks = {stage: bar.add_task(stage, total=size) for stage in ("populate", "map")}
-        yield lambda stage, done, total: bar.update(tasks[stage], completed=done, total=total)
+    with terminal.progress(("populate", "map"), size) as update:
+        yield lambda stage, done, total: update(stage, done)
