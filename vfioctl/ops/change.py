@@ -13,7 +13,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from vfioctl.errors import DeadlinePassed, KernelRefusal, NotFound, NotRestored, Restored, VfioctlError
+from vfioctl.errors import Busy, DeadlinePassed, KernelRefusal, NotFound, NotRestored, Restored, VfioctlError
 from vfioctl.host.machine import Machine
 from vfioctl.host.state import Home, Journal
 from vfioctl.model import Access, Binding, BindingGoal, DynamicId, SetAccess, State, Step
@@ -115,23 +115,7 @@ def restore(machine: Machine, journal: Journal, tell: Tell) -> list[str]:
     """Plans from what is to what was, device by device, going on past failures; what is left, in words."""
     left = _without_ids(machine, journal.dynamic_ids, tell)
     for key, then in reversed(list(journal.before.bindings.items())):
-        goal = BindingGoal(then.driver, then.driver_override)
-        why = ""
-        try:
-            now = machine.binding(key)
-            if now is None:
-                tell(f"{key} is gone: there is nothing to put back")
-                continue
-            for step in plan(key, now, goal):
-                _apply(machine, step, tell)
-        except DeadlinePassed as error:
-            why = f": {error.message}"
-        except OSError as error:
-            why = f": {error.strerror} ({error.filename})"
-        now = machine.binding(key)
-        if now is not None and not goal.reached(now):
-            left.append(f"{key} has driver {now.driver}, override {now.driver_override}; "
-                        f"it had driver {then.driver}, override {then.driver_override}{why}")  # fmt: skip
+        left += _bring_back(machine, key, then, tell)
     for path, access in journal.before.access.items():
         why = ""
         try:
@@ -149,6 +133,31 @@ def restore(machine: Machine, journal: Journal, tell: Tell) -> list[str]:
     except OSError as error:
         left.append(f"the record of home drivers: {error.strerror} ({error.filename})")
     return left
+
+
+def _bring_back(machine: Machine, key: str, then: Binding, tell: Tell) -> list[str]:
+    """Brings one device back to ``then``; what is left, in words."""
+    goal = BindingGoal(then.driver, then.driver_override)
+    had = f"it had driver {then.driver}, override {then.driver_override}"
+    why = ""
+    try:
+        try:
+            now = machine.binding(key)
+            if now is None:
+                tell(f"{key} is gone: there is nothing to put back")
+                return []
+            for step in plan(key, now, goal):
+                _apply(machine, step, tell)
+        except OSError as error:
+            why = f": {error.strerror} ({error.filename})"
+        except DeadlinePassed as error:
+            why = f": {error.message}"
+        now = machine.binding(key)
+    except Busy as error:  # the kernel waits for its user: nothing may be read or written now
+        return [f"{error.message}; {had}"]
+    if now is None or goal.reached(now):
+        return []
+    return [f"{key} has driver {now.driver}, override {now.driver_override}; {had}{why}"]
 
 
 def _without_ids(machine: Machine, dynamic_ids: tuple[DynamicId, ...], tell: Tell) -> list[str]:
