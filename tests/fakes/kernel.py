@@ -164,6 +164,11 @@ class FakeKernel:
         if driver.vfio:
             self._vfio_unregister(device)
 
+    def let_go(self, address: str) -> None:
+        """The user of a device that is being unbound ends: the kernel goes on."""
+        self.opened.discard(address)
+        self._vfio_unregister(self.devices[address])
+
     # --- what drivers make of devices -----------------------------------------------------------
 
     def _vfio_register(self, device: FakeDevice) -> None:

@@ -146,3 +146,22 @@ def test_vfio_pci_that_is_not_there(world: FakeWorld) -> None:
     result = world.run("bind", ROLES["nic_a"], "-J")
     assert (result.status, result.json_error["code"]) == (7, "no-module")
     assert result.stdout == "" and state(world) == before
+
+
+def test_an_unbind_that_hangs_is_recovered_when_the_user_has_gone(world: FakeWorld) -> None:
+    """One device cannot be put back as long as somebody holds it; the others are."""
+    nic, twin = ROLES["nic_a"], ROLES["nic_b"]
+    assert world.run("bind", nic, twin).status == 0
+    world.kernel.opened.add(nic)
+    result = world.run("unbind", twin, nic, "-J")
+    assert (result.status, result.json_error["code"]) == (124, "timeout")
+    assert world.driver(twin) == "e1000e"
+    result = world.run("recover", "-J")
+    assert (result.status, result.stdout) == (9, "")
+    assert nic in result.json_error["message"] and twin not in result.json_error["message"]
+    assert world.driver(twin) == "vfio-pci"
+    world.kernel.let_go(nic)
+    assert world.run("recover").status == 0
+    assert [world.driver(address) for address in (nic, twin)] == ["vfio-pci", "vfio-pci"]
+    assert world.run("unbind", twin, nic).status == 0
+    assert [world.driver(address) for address in (nic, twin)] == ["e1000e", "e1000e"]
