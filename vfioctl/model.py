@@ -115,6 +115,13 @@ class Platform(NamedTuple):
     groups_directory: bool
 
 
+class Use(NamedTuple):
+    """Something that the host uses a device for; ``guard`` is the name of the guard that protects it."""
+
+    guard: str
+    evidence: str
+
+
 # --- changing -----------------------------------------------------------------------------------
 
 

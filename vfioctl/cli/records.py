@@ -54,7 +54,7 @@ def device(value: Device, verdict: Viability | None) -> dict[str, Any]:
         "group": value.group,
         "viable": verdict and verdict.viable,
         "usable": verdict and verdict.usable,
-        "node": verdict and verdict.group.node and verdict.group.node.path,
+        "node": verdict and node(verdict.group.node),
     }
 
 

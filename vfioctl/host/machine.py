@@ -10,7 +10,8 @@ from vfioctl.host.files import link_name, read
 from vfioctl.host.holders import Holder, being_unbound, holders, vfio_device_holders
 from vfioctl.host.reader import read_snapshot, stat_node
 from vfioctl.host.state import StateDirectory
-from vfioctl.model import VFIO_DRIVERS, Access, Binding, SetAccess, Snapshot, Step
+from vfioctl.host.usage import uses_of
+from vfioctl.model import VFIO_DRIVERS, Access, Binding, SetAccess, Snapshot, Step, Use
 
 if TYPE_CHECKING:
     from vfioctl.host.udev import NodeWatch
@@ -86,6 +87,10 @@ class Machine:
         """Whether the device can be steered by driver_override at all."""
         bus, _, address = key.partition("/")
         return os.path.exists(self.at(f"/sys/bus/{bus}/devices/{address}/driver_override"))
+
+    def uses(self, key: str) -> tuple[Use, ...]:
+        """What the host uses the device for."""
+        return uses_of(self.root, key)
 
     def apply(self, step: Step) -> None:
         """Does one step. Raises OSError with the kernel's errno, or DeadlinePassed."""

@@ -6,25 +6,30 @@ import os
 
 from vfioctl.host.files import names
 
+KINDS = ("net", "block")
 
-def devices_behind(root: str, name: str) -> list[str]:
+
+def devices_behind(root: str, name: str, kinds: tuple[str, ...] = KINDS) -> list[str]:
     """Real sysfs paths below the devices that carry the network interface or block device ``name``.
 
     An NVMe disk of a kernel with native multipath is not below its controller but below its subsystem, which links
     to each of its controllers.
     """
     found = []
-    for kind in ("net", "block"):
-        if name in names(os.path.join(root, "sys/class", kind)):
-            path = os.path.realpath(os.path.join(root, "sys/class", kind, name))
-            above, subsystem = os.path.split(os.path.dirname(path))
-            if kind == "block" and os.path.basename(above) == "nvme-subsystem":
-                controllers = [
-                    os.path.join(above, subsystem, n) for n in names(os.path.join(above, subsystem))
-                ]
-                found += [os.path.realpath(c) for c in controllers if os.path.islink(c) and _is_controller(c)]
-            else:
-                found.append(path)
+    for kind in kinds:
+        link = os.path.join(root, "sys/class", kind, name)
+        if not os.path.lexists(link):
+            continue
+        path = os.path.realpath(link)
+        above, virtual, below = path.partition("/nvme-subsystem/")
+        if virtual:
+            subsystem = above + virtual + below.partition("/")[0]
+            links = (os.path.join(subsystem, entry) for entry in names(subsystem))
+            found += [
+                os.path.realpath(link) for link in links if os.path.islink(link) and _is_controller(link)
+            ]
+        else:
+            found.append(path)
     return list(dict.fromkeys(found))
 
 
@@ -34,7 +39,7 @@ def carried_by(root: str, device: str, kind: str) -> list[str]:
     return [
         name
         for name in names(os.path.join(root, "sys/class", kind))
-        if any(path.startswith(top) for path in devices_behind(root, name))
+        if any(path.startswith(top) for path in devices_behind(root, name, (kind,)))
     ]
 
 

@@ -24,6 +24,7 @@ from vfioctl.model import (
 from vfioctl.ops.access import AccessWish, node_paths
 from vfioctl.ops.change import Outcome, Request, Tell, change
 from vfioctl.policy import selection
+from vfioctl.policy.guards import refuse_in_use
 from vfioctl.policy.planning import add_id, plan, remove_id
 from vfioctl.policy.viability import argument, is_being_unbound, is_vfio_bound, judge
 
@@ -109,6 +110,7 @@ def plan_bind(
     if options.new_id:
         ids = _dynamic_ids(snapshot, endpoints, drivers, goals, options)
     _refuse_held(machine, snapshot, goals)
+    _refuse_used(machine, snapshot, goals, options.allow)
     groups = {device.group for device in endpoints if device.group is not None}
     request = Request(
         command="bind",
@@ -121,7 +123,12 @@ def plan_bind(
 
 
 def plan_unbind(
-    machine: Machine, snapshot: Snapshot, devices: Sequence[Device], to: str | None, leave_unbound: bool
+    machine: Machine,
+    snapshot: Snapshot,
+    devices: Sequence[Device],
+    to: str | None,
+    leave_unbound: bool,
+    allow: frozenset[str] = frozenset(),
 ) -> Plan:
     """The change that gives devices back: to the driver they had (recorded), to ``to``, to none, or to whatever
     driver the kernel picks. Changes nothing. Raises Busy when a group is in use."""
@@ -136,6 +143,7 @@ def plan_unbind(
         elif goal.driver is KERNELS_CHOICE and device.modalias and goal.leaving is not None:
             modules.append(device.modalias)
     _refuse_held(machine, snapshot, goals)
+    _refuse_used(machine, snapshot, goals, allow)
     request = Request(
         command="unbind",
         bindings=goals,
@@ -268,6 +276,18 @@ def _dynamic_ids(
     return tuple(
         dict.fromkeys(selection.dynamic_id_for(d.pci, drivers[d.key]) for d in moving if d.pci is not None)
     )
+
+
+def _refuse_used(
+    machine: Machine, snapshot: Snapshot, goals: Mapping[str, BindingGoal], allow: frozenset[str]
+) -> None:
+    """A device that leaves its host driver takes the host's disks and routes with it."""
+    leaving = [
+        device
+        for device in snapshot.devices
+        if device.driver is not None and device.key in goals and goals[device.key].driver != device.driver
+    ]
+    refuse_in_use({argument(device): machine.uses(device.key) for device in leaving}, allow)
 
 
 def _refuse_held(machine: Machine, snapshot: Snapshot, goals: Mapping[str, BindingGoal]) -> None:

@@ -238,3 +238,41 @@ def test_without_the_module_nothing_is_changed(vfioctl: Vfioctl, roles: Mapping[
     assert result.status == 7, result.stderr
     assert result.json_error["code"] == "no-module"
     assert (driver_of(address), override_of(address)) == (None, None)
+
+
+def test_a_mounted_disk_is_not_taken(vfioctl: Vfioctl, roles: Mapping[str, str]) -> None:
+    address = roles["disk"]
+    for arguments in (
+        ("bind", address),
+        ("bind", address, "--group"),
+        ("bind", address, "--dry-run"),
+        ("bind", address, "--allow", "root-disk", "--allow", "swap"),
+        ("bind", "vda"),
+        ("unbind", address, "--leave-unbound"),
+        ("unbind", address, "--to", "pci-stub"),
+    ):
+        result = vfioctl(*arguments, "-J")
+        assert result.status == 5, (arguments, result.stderr)
+        error = result.json_error
+        assert error["code"] == "mounted-disk"
+        assert "vda is mounted on /mnt/disk" in error["message"]
+        assert "--allow mounted-disk" in error["hint"]
+        assert result.stdout == ""
+        assert driver_of(address) == "virtio-pci"
+    assert os.path.ismount("/mnt/disk")
+
+
+def test_the_default_route_is_not_taken_unless_allowed(vfioctl: Vfioctl, twins: tuple[str, str]) -> None:
+    address, _ = twins
+    name = interface_of(address)
+    subprocess.run(["ip", "address", "add", "192.0.2.1/24", "dev", name], check=True)
+    subprocess.run(["ip", "link", "set", name, "up"], check=True)
+    subprocess.run(["ip", "route", "add", "default", "via", "192.0.2.2"], check=True)
+    refused = vfioctl("bind", address, "-J")
+    assert refused.status == 5, refused.stderr
+    assert refused.json_error["code"] == "default-route"
+    assert name in refused.json_error["message"]
+    assert driver_of(address) == "e1000e"
+    allowed = vfioctl("bind", address, "--allow", "default-route")
+    assert allowed.status == 0, allowed.stderr
+    assert driver_of(address) == "vfio-pci"

@@ -28,7 +28,7 @@ COLUMNS: Columns = {
     "usable": lambda r: r["usable"],
     "vfio_dev": lambda r: r["vfio_dev"],
     "cdev": lambda r: r["cdev"] and r["cdev"]["path"],
-    "node": lambda r: r["node"],
+    "node": lambda r: r["node"] and r["node"]["path"],
     "name": lambda r: r.get("name"),
     "class_name": lambda r: r.get("class_name"),
 }

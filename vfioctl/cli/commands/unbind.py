@@ -10,6 +10,7 @@ from vfioctl.cli.output import options, output_options
 from vfioctl.cli.session import Session
 from vfioctl.errors import UsageError
 from vfioctl.model import KERNELS_CHOICE, Device, IommuGroup, Snapshot
+from vfioctl.policy.guards import IN_USE_GUARDS
 from vfioctl.policy.selection import members_to_release
 from vfioctl.policy.subjects import find_group
 
@@ -34,6 +35,12 @@ Exit status:
 @click.option(
     "--leave-unbound", is_flag=True, help="To no driver; takes a device from its host driver as well."
 )
+@click.option(
+    "--allow",
+    type=click.Choice(IN_USE_GUARDS),
+    multiple=True,
+    help="Pass exactly this guard; repeatable.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the writes as shell lines, and make none.")
 @output_options(assigned.COLUMNS, assigned.DEFAULT)
 @click.pass_obj
@@ -43,6 +50,7 @@ def command(
     whole: bool,
     to: str | None,
     leave_unbound: bool,
+    allow: tuple[str, ...],
     dry_run: bool,
     format_: str | None,
     as_json: bool,
@@ -62,7 +70,7 @@ def command(
     machine = session.machine
     snapshot = machine.snapshot()
     devices = _select(session, snapshot, subjects, whole, set(machine.state.homes()))
-    planned = assign.plan_unbind(machine, snapshot, devices, to, leave_unbound)
+    planned = assign.plan_unbind(machine, snapshot, devices, to, leave_unbound, frozenset(allow))
     output = options(format_, as_json, noheadings, columns, assigned.DEFAULT)
     if dry_run:
         assigned.print_dry_run(session, output, planned)

@@ -1,0 +1,62 @@
+"""What the host itself uses a device for: mounted file systems, swap, the default route; from sysfs and procfs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from vfioctl.host.files import link_name, names, read
+from vfioctl.host.names import carried_by
+from vfioctl.model import Use
+
+
+def uses_of(root: str, key: str) -> tuple[Use, ...]:
+    """The uses of the device ``bus/address`` and of what is built on its disks (partitions, dm-crypt, LVM, md) and
+    interfaces (bonds, bridges). Device-mapper and md layers are followed through ``holders``."""
+    bus, _, address = key.partition("/")
+    top = os.path.join(root, "sys/bus", bus, "devices", address)
+    return (*_disk_uses(root, top), *_route_uses(root, top))
+
+
+def _disk_uses(root: str, top: str) -> Iterator[Use]:
+    carried = list(dict.fromkeys(_with_holders(root, carried_by(root, top, "block"))))
+    numbers = {read(os.path.join(root, "sys/class/block", name, "dev")): name for name in carried}
+    for line in (read(os.path.join(root, "proc/self/mountinfo")) or "").splitlines():
+        fields = line.split(" ")
+        if len(fields) < 10 or "-" not in fields:
+            continue
+        source = fields[fields.index("-") + 2]
+        # btrfs and others mount under a device number of their own, but name a real device as the source.
+        name = numbers.get(fields[2]) or _base_name(root, source)
+        if name in carried:
+            where = fields[4].encode().decode("unicode_escape", errors="replace")
+            yield Use("root-disk" if where == "/" else "mounted-disk", f"{name} is mounted on {where}")
+    for line in (read(os.path.join(root, "proc/swaps")) or "").splitlines()[1:]:
+        name = _base_name(root, line.split(" ")[0])
+        if name in carried:
+            yield Use("swap", f"{name} is swap space")
+
+
+def _route_uses(root: str, top: str) -> Iterator[Use]:
+    interfaces = set()
+    for name in carried_by(root, top, "net"):
+        interfaces |= {name, link_name(os.path.join(root, "sys/class/net", name, "master"))}
+    for line in (read(os.path.join(root, "proc/net/route")) or "").splitlines()[1:]:
+        fields = line.split()
+        if len(fields) > 7 and fields[1] == fields[7] == "00000000" and fields[0] in interfaces:
+            yield Use("default-route", f"the IPv4 default route leaves through {fields[0]}")
+    for line in (read(os.path.join(root, "proc/net/ipv6_route")) or "").splitlines():
+        fields = line.split()
+        if len(fields) > 9 and fields[0] == "0" * 32 and fields[1] == "00" and fields[9] in interfaces:
+            yield Use("default-route", f"the IPv6 default route leaves through {fields[9]}")
+
+
+def _with_holders(root: str, found: list[str]) -> Iterator[str]:
+    for name in found:
+        yield name
+        yield from _with_holders(root, names(os.path.join(root, "sys/class/block", name, "holders")))
+
+
+def _base_name(root: str, path: str) -> str:
+    """``/dev/mapper/vg-root`` is a link to ``../dm-0``."""
+    return os.path.basename(os.path.realpath(os.path.join(root, path.lstrip("/")))) if path[:1] == "/" else ""
