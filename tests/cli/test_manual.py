@@ -9,10 +9,8 @@ import ast
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ import click
 import pytest
 
 from tests.bench.tree import build
+from tests.cli.examples import assert_parses, calls
 from vfioctl.cli import manual
 from vfioctl.cli.app import run, vfioctl
 from vfioctl.cli.registry import COMMANDS
@@ -29,7 +28,6 @@ from vfioctl.policy.guards import ALLOWABLE_GUARDS
 REPOSITORY = Path(__file__).resolve().parents[2]
 MAN = REPOSITORY / "man"
 PAGE = (MAN / "vfioctl.1").read_text(encoding="utf-8")
-SHELL_OPERATORS = frozenset({"|", "||", "&&", ";", "&", ">", ">>", "<", "(", ")"})
 #: Options in the prose that belong to other programs.
 NOT_OURS: frozenset[str] = frozenset()
 
@@ -60,20 +58,6 @@ def examples_in(text: str) -> list[str]:
     return [plain(line) for block in blocks for line in block.splitlines() if line.startswith("vfioctl ")]
 
 
-def calls(line: str) -> Iterator[list[str]]:
-    """The arguments of each call of vfioctl in a line of shell."""
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
-    lexer.whitespace_split = True
-    words: list[str] = []
-    for word in [*lexer, ";"]:
-        if word not in SHELL_OPERATORS:
-            words.append(word)
-            continue
-        if words[:1] == ["vfioctl"]:
-            yield words[1:]
-        words = []
-
-
 def test_page_is_in_step() -> None:
     assert not manual.is_stale(MAN), "run python -m vfioctl.cli.manual --write man"
 
@@ -92,14 +76,8 @@ def test_every_command_has_help_with_two_examples(name: str, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("line", examples_in(PAGE))
-def test_examples_parse(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the real parser, with the commands' work taken out."""
-    for _, command in manual.commands():
-        monkeypatch.setattr(command, "callback", lambda **values: 0)
-    found = list(calls(line))
-    assert found
-    for arguments in found:
-        assert run(arguments) == 0, arguments
+def test_examples_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_parses(line, monkeypatch)
 
 
 def test_an_unknown_option_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
