@@ -79,6 +79,10 @@ class Machine:
             for line in text.splitlines()
         )
 
+    def noiommu_enabled(self) -> bool:
+        """Whether VFIO takes devices without an IOMMU, in the unsafe no-IOMMU mode."""
+        return read(self.at("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode")) in ("Y", "1")
+
     def has_module(self, name: str) -> bool:
         """Whether a module is loaded (or built in with parameters)."""
         return os.path.isdir(self.at(f"/sys/module/{name.replace('-', '_')}"))

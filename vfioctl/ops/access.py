@@ -8,7 +8,8 @@ from typing import NamedTuple
 from vfioctl.errors import No
 from vfioctl.host.machine import Machine
 from vfioctl.model import Access, IommuGroup, Snapshot
-from vfioctl.ops.change import Outcome, Request, Tell, change
+from vfioctl.ops.change import Outcome, Request, change
+from vfioctl.ops.steps import Tell
 
 
 class AccessWish(NamedTuple):

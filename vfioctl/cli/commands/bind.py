@@ -77,19 +77,20 @@ def command(
     when they are missing. The driver links, nodes, owners and modes are read back before anything is reported, and
     when a step fails everything is put back.
     """
-    from vfioctl.ops import assign
+    from vfioctl.ops.assign import carry_out
+    from vfioctl.ops.bind import BindOptions, plan_bind
 
     machine = session.machine
     access = wish(user, group_owner, mode)
     snapshot = machine.snapshot()
     endpoints, bridges = _select(session, snapshot, subjects, whole)
-    chosen = assign.BindOptions(driver, method == "new-id", frozenset(allow))
-    planned = assign.plan_bind(machine, snapshot, endpoints, bridges, chosen)
+    chosen = BindOptions(driver, method == "new-id", frozenset(allow))
+    planned = plan_bind(machine, snapshot, endpoints, bridges, chosen)
     output = options(format_, as_json, noheadings, columns, assigned.DEFAULT)
     if dry_run:
         assigned.print_dry_run(session, output, planned, access)
         return
-    done = assign.carry_out(machine, planned, access, session.tell)
+    done = carry_out(machine, planned, access, session.tell)
     assigned.report(session, output, planned, done)
     assigned.warn_unusable(done.snapshot, planned)
 
@@ -98,7 +99,7 @@ def _select(
     session: Session, snapshot: Snapshot, subjects: tuple[str, ...], whole: bool
 ) -> tuple[list[Device], list[Device]]:
     """(endpoints, bridges) to move, in the order of the arguments, each once."""
-    from vfioctl.ops.assign import whole_group
+    from vfioctl.ops.bind import whole_group
 
     endpoints: dict[str, Device] = {}
     bridges: dict[str, Device] = {}

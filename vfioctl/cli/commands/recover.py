@@ -28,7 +28,7 @@ def command(session: Session, format_: str | None, as_json: bool) -> None:
     vfioctl records them in /run/vfioctl before its first write. While such a record is left over, changing commands
     refuse to run.
     """
-    from vfioctl.ops.change import recover
+    from vfioctl.ops.restore import recover
 
     journal = recover(session.machine, session.tell)
     output = options(format_, as_json)

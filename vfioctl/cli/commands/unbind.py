@@ -63,19 +63,20 @@ def command(
     to the driver that the kernel picks. A GROUP stands for its members on a VFIO driver and those that vfioctl took.
     A group that somebody holds is refused, for the kernel would wait for the holder without limit.
     """
-    from vfioctl.ops import assign
+    from vfioctl.ops.assign import carry_out
+    from vfioctl.ops.unbind import plan_unbind
 
     if to is not None and leave_unbound:
         raise UsageError("--to and --leave-unbound exclude each other")
     machine = session.machine
     snapshot = machine.snapshot()
     devices = _select(session, snapshot, subjects, whole, set(machine.state.homes()))
-    planned = assign.plan_unbind(machine, snapshot, devices, to, leave_unbound, frozenset(allow))
+    planned = plan_unbind(machine, snapshot, devices, to, leave_unbound, frozenset(allow))
     output = options(format_, as_json, noheadings, columns, assigned.DEFAULT)
     if dry_run:
         assigned.print_dry_run(session, output, planned)
         return
-    done = assign.carry_out(machine, planned, None, session.tell)
+    done = carry_out(machine, planned, None, session.tell)
     assigned.report(session, output, planned, done)
     for key, goal in planned.request.bindings.items():
         if goal.driver is KERNELS_CHOICE and done.outcome.after.bindings[key].driver is None:

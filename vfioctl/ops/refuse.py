@@ -1,0 +1,74 @@
+"""What stops a bind or an unbind before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from vfioctl.errors import Busy, GuardRefusal, NotFound, UsageError
+from vfioctl.host.holders import being_unbound
+from vfioctl.host.machine import Machine
+from vfioctl.model import BindingGoal, Device, Snapshot
+from vfioctl.policy.guards import refuse_in_use
+from vfioctl.policy.viability import argument, is_being_unbound, is_vfio_bound
+
+
+def refuse_used(
+    machine: Machine, snapshot: Snapshot, goals: Mapping[str, BindingGoal], allow: Collection[str]
+) -> None:
+    """A device that leaves its host driver takes the host's disks and routes with it. Raises GuardRefusal."""
+    leaving = [
+        device
+        for device in snapshot.devices
+        if device.driver is not None and device.key in goals and goals[device.key].driver != device.driver
+    ]
+    refuse_in_use({argument(device): machine.uses(device.key) for device in leaving}, allow)
+
+
+def refuse_held(machine: Machine, snapshot: Snapshot, goals: Mapping[str, BindingGoal]) -> None:
+    """A device that leaves VFIO while somebody holds it makes the kernel wait without limit. Raises Busy."""
+    groups = {group.id: group for group in snapshot.groups}
+    for device in snapshot.devices:
+        goal = goals.get(device.key)
+        if goal is None or device.group is None:
+            continue
+        if is_being_unbound(device, groups[device.group]):
+            raise being_unbound(device.address, machine.device_holders(device.key))
+        if not is_vfio_bound(device) or goal.driver == device.driver:
+            continue
+        node = groups[device.group].node
+        if node is not None and machine.is_held(node.path):
+            who = ", ".join(
+                f"{h.command} (process {h.pid}, uid {h.uid})" for h in machine.holders(node.path, device.key)
+            )
+            raise Busy(
+                f"{argument(device)} is in use: {who or 'a process that cannot be seen from here'} holds {node.path}",
+                hint="end that first, for the kernel would wait for it without limit",
+                subject=device.address,
+                code="group-busy",
+            )
+
+
+def refuse_unbindable(machine: Machine, snapshot: Snapshot, device: Device, driver: str) -> None:
+    """A device that its VFIO driver would refuse. Raises GuardRefusal, UsageError or NotFound."""
+    name = argument(device)
+    if device.is_bridge:
+        raise GuardRefusal(
+            f"{name} is a bridge: no VFIO driver takes one, and it must keep working for the devices behind it",
+            hint="bind the devices behind it; a bridge that blocks its group: vfioctl unbind --leave-unbound "
+            + name,
+            subject=device.address,
+            code="bridge",
+        )
+    if not machine.has_override(device.key):
+        raise UsageError(
+            f"{name}: the bus {device.bus} cannot be told which driver a device is to have (no driver_override)",
+            subject=device.address,
+        )
+    if device.group is None and not machine.noiommu_enabled() and snapshot.kernel.machine != "aarch64":
+        # arm64 kernels before 6.13 give a driverless device its group only when a driver probes it.
+        raise NotFound(
+            f"{name} is in no IOMMU group, so {driver} would refuse it",
+            hint="it is not behind an IOMMU that is on: vfioctl list-groups says why when there are no groups at all",
+            subject=device.address,
+            code="no-iommu-group",
+        )

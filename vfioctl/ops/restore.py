@@ -1,0 +1,106 @@
+"""The way back: the same planner, with the recorded state as its goal."""
+
+from __future__ import annotations
+
+import errno
+
+from vfioctl.errors import Busy, DeadlinePassed, NotRestored
+from vfioctl.host.machine import Machine
+from vfioctl.host.state import Journal
+from vfioctl.model import Binding, BindingGoal, DynamicId, SetAccess
+from vfioctl.ops.signals import Signals
+from vfioctl.ops.steps import Tell, apply
+from vfioctl.policy.planning import plan, remove_id
+
+
+def recover(machine: Machine, tell: Tell = lambda text: None) -> Journal | None:
+    """Puts back the state before an interrupted change; the journal that said it, or None when there was none.
+    Raises NotRestored, and keeps the journal, when something could not be put back."""
+    with machine.state.lock(machine.timeout, tell), Signals() as signals:
+        journal = machine.state.load_journal()
+        if journal is None:
+            return None
+        signals.armed = False
+        left = restore(machine, journal, tell)
+        if left:
+            raise NotRestored(
+                "not everything could be put back:\n" + "\n".join(left),
+                hint="clear what stands in the way, then: vfioctl recover",
+            )
+        close(machine, "everything is put back")
+        return journal
+
+
+def restore(machine: Machine, journal: Journal, tell: Tell) -> list[str]:
+    """Plans from what is to what was, device by device, going on past failures; what is left, in words."""
+    left = without_ids(machine, journal.dynamic_ids, tell)
+    for key, then in reversed(list(journal.before.bindings.items())):
+        left += _bring_back(machine, key, then, tell)
+    for path, access in journal.before.access.items():
+        why = ""
+        try:
+            current = machine.access(path)
+            if current is not None and current != access:
+                apply(machine, SetAccess(path, access), tell)
+        except OSError as error:
+            why = f": {error.strerror}"
+        current = machine.access(path)
+        if current is not None and current != access:
+            left.append(f"{path} could not be given back its owner and mode{why}")
+    try:
+        if machine.state.homes() != journal.homes:
+            machine.state.save_homes(journal.homes)
+    except OSError as error:
+        left.append(f"the record of home drivers: {error.strerror} ({error.filename})")
+    return left
+
+
+def _bring_back(machine: Machine, key: str, then: Binding, tell: Tell) -> list[str]:
+    """Brings one device back to ``then``; what is left, in words."""
+    goal = BindingGoal(then.driver, then.driver_override)
+    had = f"it had driver {then.driver}, override {then.driver_override}"
+    why = ""
+    try:
+        try:
+            now = machine.binding(key)
+            if now is None:
+                tell(f"{key} is gone: there is nothing to put back")
+                return []
+            for step in plan(key, now, goal):
+                apply(machine, step, tell)
+        except OSError as error:
+            why = f": {error.strerror} ({error.filename})"
+        except DeadlinePassed as error:
+            why = f": {error.message}"
+        now = machine.binding(key)
+    except Busy as error:  # the kernel waits for its user: nothing may be read or written now
+        return [f"{error.message}; {had}"]
+    if now is None or goal.reached(now):
+        return []
+    return [f"{key} has driver {now.driver}, override {now.driver_override}; {had}{why}"]
+
+
+def without_ids(machine: Machine, dynamic_ids: tuple[DynamicId, ...], tell: Tell) -> list[str]:
+    """Takes ids away that may have been added; what is left, in words."""
+    left = []
+    for dynamic in dynamic_ids:
+        try:
+            apply(machine, remove_id(dynamic), tell)
+        except OSError as error:
+            # ENODEV: the id is not there, ENOENT: its driver is not, which is what is wanted.
+            if error.errno not in (errno.ENODEV, errno.ENOENT):
+                left.append(f"{dynamic.driver} may still know the id {dynamic.fields}: {error.strerror}")
+    return left
+
+
+def close(machine: Machine, what: str) -> None:
+    """Removes the journal. Raises NotRestored when it cannot be: it would stop the next change."""
+    try:
+        machine.state.clear_journal()
+    except OSError as error:
+        raise NotRestored(
+            f"{what}, but the record of the state before could not be removed: {error.strerror}",
+            hint="vfioctl recover puts the state before back",
+            errno=error.errno,
+            subject=error.filename,
+        ) from error

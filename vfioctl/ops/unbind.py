@@ -1,0 +1,62 @@
+"""unbind: where each device goes back to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from vfioctl.host.machine import Machine
+from vfioctl.host.state import Home
+from vfioctl.model import KERNELS_CHOICE, BindingGoal, Device, Snapshot
+from vfioctl.ops.access import node_paths
+from vfioctl.ops.assign import Plan, planned
+from vfioctl.ops.change import Request
+from vfioctl.ops.refuse import refuse_held, refuse_used
+from vfioctl.policy.viability import is_vfio_bound
+
+
+def plan_unbind(
+    machine: Machine,
+    snapshot: Snapshot,
+    devices: Sequence[Device],
+    to: str | None,
+    leave_unbound: bool,
+    allow: Collection[str] = (),
+) -> Plan:
+    """The change that gives devices back: to the driver they had (recorded), to ``to``, to none, or to whatever
+    driver the kernel picks. Changes nothing. Raises Busy or GuardRefusal."""
+    homes = machine.state.homes()
+    goals: dict[str, BindingGoal] = {}
+    modules: list[str] = []
+    for device in devices:
+        goal = _way_home(machine, device, homes, to, leave_unbound)
+        goals[device.key] = goal
+        if isinstance(goal.driver, str) and not machine.has_driver(device.bus, goal.driver):
+            modules.append(device.modalias if to is None and device.modalias else goal.driver)
+        elif goal.driver is KERNELS_CHOICE and device.modalias and goal.leaving is not None:
+            modules.append(device.modalias)
+    refuse_held(machine, snapshot, goals)
+    refuse_used(machine, snapshot, goals, allow)
+    request = Request(
+        command="unbind",
+        bindings=goals,
+        nodes=node_paths(snapshot, {device.group for device in devices if device.group is not None}),
+        homes=lambda before: {key: home for key, home in homes.items() if key not in goals},
+    )
+    return planned(machine, request, modules)
+
+
+def _way_home(
+    machine: Machine, device: Device, homes: Mapping[str, Home], to: str | None, leave_unbound: bool
+) -> BindingGoal:
+    if leave_unbound:
+        return BindingGoal(None, None)
+    if to is not None:
+        return BindingGoal(to, None)
+    home = homes.get(device.key)
+    if home is not None and home.identity == machine.identity(device.key):
+        return BindingGoal(home.binding.driver, home.binding.driver_override)
+    if is_vfio_bound(device):
+        return BindingGoal(KERNELS_CHOICE, None, leaving=device.driver)
+    if device.driver is None:
+        return BindingGoal(KERNELS_CHOICE, None)
+    return BindingGoal(device.driver, device.driver_override)  # a host driver has it: nothing to do
