@@ -36,7 +36,7 @@ def test_misaligned_size() -> None:
     error = refusal(VTD, None, 5000)
     assert error.code == "size-misaligned"
     assert error.message == "size 5000 is not a multiple of the IOMMU's page size 4K"
-    assert error.hint == "The next larger one that is: 8K."
+    assert error.hint == "the next larger one that is: 8K"
     assert refusal(VTD, None, 8192, chunk=100).message.startswith("chunk 100 ")
 
 

@@ -58,13 +58,13 @@ ROWS = [
     (SET_CONTAINER, "EPERM", blocked._replace(direct_region=True), None, 1, "not-viable", "viable", "bind"),
     (SET_CONTAINER, "EPERM", here._replace(noiommu=True), None, 4, "permission", "CAP_SYS_RAWIO", "root"),
     (SET_CONTAINER, "EINVAL", direct, None, 7, "direct-region", "1:1", "reserved_regions"),
-    (SET_CONTAINER, "EINVAL", here._replace(container_set=True), None, 6, "group-busy", "already", "Close"),
+    (SET_CONTAINER, "EINVAL", here._replace(container_set=True), None, 6, "group-busy", "already", "close"),
     (SET_CONTAINER, "EINVAL", here, None, 7, "kernel", "or the firmware", "reserved_regions"),
     (SET_CONTAINER, "EBUSY", here, None, 6, "group-busy", "another IOMMU domain", "let it go"),
     (SET_CONTAINER, "ENODEV", here, None, 1, "no-vfio-member", "left", "bind"),
     (SET_CONTAINER, "EBADF", here, None, 7, "kernel", "not a VFIO container", "/sys/class/misc"),
     (SET_CONTAINER, "EBADFD", here, None, 7, "kernel", "not a VFIO container", "/sys/class/misc"),
-    ("VFIO_GROUP_UNSET_CONTAINER", "EBUSY", here, None, 6, "group-busy", "open", "Close the device"),
+    ("VFIO_GROUP_UNSET_CONTAINER", "EBUSY", here, None, 6, "group-busy", "open", "close the device"),
     ("VFIO_GROUP_UNSET_CONTAINER", "EINVAL", here, None, 7, "kernel", "no container", "nothing"),
     (
         "VFIO_SET_IOMMU",
@@ -154,7 +154,7 @@ ROWS = [
         7,
         "mapping-overlap",
         "0x1000-0x1fff",
-        "Unmap",
+        "unmap",
     ),
     (
         MAP,
@@ -164,9 +164,9 @@ ROWS = [
         7,
         "iova-out-of-range",
         "64K",
-        "vfioctl iommu-info 26",
+        "vfioctl iommu-info --attach 26",
     ),
-    (MAP, "EOVERFLOW", here, None, 7, "iova-out-of-range", "ranges", "vfioctl iommu-info 26"),
+    (MAP, "EOVERFLOW", here, None, 7, "iova-out-of-range", "ranges", "vfioctl iommu-info --attach 26"),
     (MAP, "EFAULT", here, None, 7, "memory-not-pinnable", "cannot be pinned", "memfd"),
     (MAP, "EBUSY", here._replace(iova=4096), None, 7, "kernel", "0x1000", "kernel log"),
     (MAP, "ENOTTY", here, None, 7, "no-iommu", "no IOMMU", "physical addresses"),
@@ -245,7 +245,7 @@ def test_ownership_of_the_node() -> None:
         "open", errno.EACCES, here._replace(node_owner="root:root", node_mode="0600", user="eve"), GROUP
     )
     assert error.message == "user eve may not open /dev/vfio/26 (owner root:root, mode 0600)"
-    assert error.hint == "As root: vfioctl permit 26 --user eve"
+    assert error.hint == "as root: vfioctl permit 26 --user eve"
 
 
 def test_anything_unknown_keeps_its_name() -> None:

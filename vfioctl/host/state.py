@@ -11,11 +11,11 @@ import errno
 import json
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
-from vfioctl.errors import Busy, GuardRefusal, PermissionDenied, VfioctlError
+from vfioctl.errors import GuardRefusal, PermissionDenied, VfioctlError
+from vfioctl.host import lock
 from vfioctl.model import Access, Binding, DynamicId, State
 
 VERSION = 1
@@ -78,39 +78,8 @@ class StateDirectory:
     def lock(self, timeout: float, waiting: Callable[[str], None]) -> Iterator[None]:
         """One change at a time. Raises Busy, naming the holder, when it is not free within ``timeout`` seconds."""
         self.ensure()
-        fd = os.open(
-            os.path.join(self.path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
-        try:
-            self._acquire(fd, timeout, waiting)
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, str(os.getpid()).encode(), 0)
+        with lock.held(os.path.join(self.path, "lock"), timeout, waiting):
             yield
-        finally:
-            os.close(fd)
-
-    def _acquire(self, fd: int, timeout: float, waiting: Callable[[str], None]) -> None:
-        deadline = time.monotonic() + timeout
-        told = False
-        while True:
-            try:
-                os.lockf(fd, os.F_TLOCK, 0)
-                return
-            except OSError as error:
-                if error.errno not in (errno.EACCES, errno.EAGAIN):
-                    raise
-            holder = os.pread(fd, 32, 0).decode(errors="replace") or "unknown"
-            if time.monotonic() >= deadline:
-                raise Busy(
-                    f"another vfioctl (process {holder}) is changing devices",
-                    hint="wait for it, or look at what it does: ps -fp " + holder,
-                    subject=self.path,
-                    code="locked",
-                )
-            if not told:
-                waiting(f"waiting for another vfioctl (process {holder})")
-                told = True
-            time.sleep(0.05)
 
     def save_journal(self, journal: Journal) -> None:
         """Records the state before a change. It is on the disk when this returns."""

@@ -84,7 +84,7 @@ def opened_container(dev: str) -> Iterator[int]:
             raise KernelRefusal(
                 f"VFIO speaks version {version} of its interface, and vfioctl knows {uapi.VFIO_API_VERSION} only",
                 code="api-version",
-                hint="Use a vfioctl made for this kernel.",
+                hint="use a vfioctl made for this kernel",
             )
         yield container
 

@@ -83,7 +83,7 @@ def check(space: Space, iova: int, size: int) -> None:
         raise UsageError(
             f"IOVA {format_iova(iova)} is not a multiple of {_page(space)}",
             code="iova-misaligned",
-            hint=f"The next lower one that is: {format_iova(iova - iova % space.granule)}.",
+            hint=f"the next lower one that is: {format_iova(iova - iova % space.granule)}",
         )
     last = iova + size - 1
     wanted = f"{format_size(size)} at IOVA {_span(iova, last)}"
@@ -178,7 +178,7 @@ def _check_size(space: Space, size: int, what: str) -> None:
         raise UsageError(
             f"{what} {format_size(size)} is not a multiple of {_page(space)}",
             code="size-misaligned",
-            hint=f"The next larger one that is: {format_size(up)}.",
+            hint=f"the next larger one that is: {format_size(up)}",
         )
 
 
@@ -203,8 +203,8 @@ def _no_entries(count: int, left: int) -> KernelRefusal:
         f"{count} mappings are wanted and the IOMMU driver allows {left} more in this container",
         code="no-entries-left",
         errno=errno.ENOSPC,
-        hint="Use larger chunks, or raise /sys/module/vfio_iommu_type1/parameters/dma_entry_limit"
-        " (it counts for containers set up afterwards).",
+        hint="use larger chunks, or raise /sys/module/vfio_iommu_type1/parameters/dma_entry_limit"
+        " (it counts for containers set up afterwards)",
     )
 
 

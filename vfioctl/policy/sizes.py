@@ -49,7 +49,7 @@ def parse_iova(text: str) -> int:
         raise UsageError(
             f"{text!r} is not an IOVA",
             code="iova-invalid",
-            hint="An IOVA is written in hexadecimal, with or without 0x: 0x100000 or 100000 is 1 MiB.",
+            hint="an IOVA is written in hexadecimal, with or without 0x: 0x100000 or 100000 is 1 MiB",
         )
     iova = int(text, 16)
     if iova >= LIMIT:

@@ -224,6 +224,7 @@ def test_a_device_that_vanishes_between_look_and_write(
     assert "gone" in result.stderr and result.stdout == ""
     assert vfioctl("recover", "-J").json["changed"] is False
     qmp.device_del("visitor")
+    assert qmp.wait_event("DEVICE_DELETED")["data"]["device"] == "visitor"
 
 
 def test_without_the_module_nothing_is_changed(vfioctl: Vfioctl, roles: Mapping[str, str]) -> None:

@@ -41,5 +41,5 @@ def _unknown(refusal: Refusal) -> VfioctlError:
     return KernelRefusal(
         f"{what} failed for {refusal.group}: {errno_name(refusal.number)} ({os.strerror(refusal.number)})",
         code="kernel",
-        hint="The kernel log (dmesg) may say why.",
+        hint="the kernel log (dmesg) may say why",
     )

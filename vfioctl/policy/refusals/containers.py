@@ -32,7 +32,7 @@ def set_container_permission(refusal: Refusal) -> VfioctlError:
     if state.noiommu:
         return PermissionDenied(
             f"{refusal.group} is a no-IOMMU group: using it takes the capability CAP_SYS_RAWIO",
-            hint="Run it as root, and never in a container together with groups that have an IOMMU.",
+            hint="run it as root, and never in a container together with groups that have an IOMMU",
         )
     # 5.19 to 6.5 on Intel: a 1:1 region is refused with EPERM although the group counts as viable.
     if state.viable is not False and not state.blocking and state.direct_region:
@@ -51,7 +51,7 @@ def _set_container_invalid(refusal: Refusal) -> VfioctlError:
         " demands a 1:1 mapping for one of its devices",
         code="kernel",
         hint=f"cat /sys/kernel/iommu_groups/{refusal.argument}/reserved_regions (a line ending in 'direct')"
-        " and the kernel log tell which.",
+        " and the kernel log tell which",
     )
 
 
@@ -59,7 +59,7 @@ def _set_container_taken(refusal: Refusal) -> VfioctlError:
     return Busy(
         f"{refusal.group} is in a container already",
         code="group-busy",
-        hint="Close the program that put it there, or use that container.",
+        hint="close the program that put it there, or use that container",
     )
 
 
@@ -67,14 +67,14 @@ def _set_container_busy(refusal: Refusal) -> VfioctlError:
     return Busy(
         f"the devices of {refusal.group} are attached to another IOMMU domain",
         code="group-busy",
-        hint="Another user of the IOMMU (iommufd, a PASID user) has them: let it go first.",
+        hint="another user of the IOMMU (iommufd, a PASID user) has them: let it go first",
     )
 
 
 def _not_a_container(refusal: Refusal) -> VfioctlError:
     return KernelRefusal(
         f"the kernel does not take the container's descriptor for {refusal.group}: it is not a VFIO container",
-        hint="Is /dev/vfio/vfio the node of the misc device vfio? Compare /sys/class/misc/vfio/dev.",
+        hint="is /dev/vfio/vfio the node of the misc device vfio? Compare /sys/class/misc/vfio/dev",
     )
 
 
@@ -82,12 +82,12 @@ def _unset_container_busy(refusal: Refusal) -> VfioctlError:
     return Busy(
         f"{refusal.group} cannot leave its container while one of its devices is open",
         code="group-busy",
-        hint="Close the device first.",
+        hint="close the device first",
     )
 
 
 def _unset_container_invalid(refusal: Refusal) -> VfioctlError:
-    return KernelRefusal(f"{refusal.group} is in no container", hint="There is nothing to take it out of.")
+    return KernelRefusal(f"{refusal.group} is in no container", hint="there is nothing to take it out of")
 
 
 def set_iommu_permission(refusal: Refusal) -> VfioctlError:
@@ -97,7 +97,7 @@ def set_iommu_permission(refusal: Refusal) -> VfioctlError:
     return KernelRefusal(
         f"the interrupts of {refusal.group} are not isolated: its devices could forge interrupts of others",
         code="interrupts-not-isolated",
-        hint="Turn interrupt remapping on in the firmware (and drop intremap=off, nointremap). At your own risk:"
+        hint="turn interrupt remapping on in the firmware (and drop intremap=off, nointremap). At your own risk:"
         " echo Y > /sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts",
     )
 
@@ -122,7 +122,7 @@ def _set_iommu_invalid(refusal: Refusal) -> VfioctlError:
     return KernelRefusal(
         "the groups of the container cannot share one IOMMU address space, or its IOMMU type is set already",
         code="kernel",
-        hint="Their IOMMUs may differ in address width or reserved regions: use one container per group.",
+        hint="their IOMMUs may differ in address width or reserved regions: use one container per group",
     )
 
 
@@ -130,7 +130,7 @@ def _set_iommu_busy(refusal: Refusal) -> VfioctlError:
     return Busy(
         f"{refusal.group} is attached to another IOMMU domain",
         code="group-busy",
-        hint="Another user of the IOMMU has it: let it go first.",
+        hint="another user of the IOMMU has it: let it go first",
     )
 
 
@@ -138,7 +138,7 @@ def _set_iommu_memory(refusal: Refusal) -> VfioctlError:
     return KernelRefusal(
         "the kernel has no memory for the IOMMU's page tables, or cannot pin existing mappings for the new group",
         code="no-memory",
-        hint="Free memory; with existing mappings, see whether the limit of locked memory (ulimit -l) is reached.",
+        hint="free memory; with existing mappings, see whether the limit of locked memory (ulimit -l) is reached",
     )
 
 
@@ -147,8 +147,8 @@ def direct_region(refusal: Refusal) -> VfioctlError:
         f"the firmware demands a 1:1 memory mapping for a device of {refusal.group}, and the kernel does not"
         " give such a device away",
         code="direct-region",
-        hint="Look for a firmware setting or update (RMRR on Intel, IVMD on AMD, RMR on Arm: lines ending in"
-        f" 'direct' in /sys/kernel/iommu_groups/{refusal.argument}/reserved_regions). No option of vfioctl helps.",
+        hint="look for a firmware setting or update (RMRR on Intel, IVMD on AMD, RMR on Arm: lines ending in"
+        f" 'direct' in /sys/kernel/iommu_groups/{refusal.argument}/reserved_regions). No option of vfioctl helps",
     )
 
 

@@ -23,21 +23,21 @@ def _device_invalid(refusal: Refusal) -> VfioctlError:
     return KernelRefusal(
         f"{refusal.state.device or 'the device'} cannot be opened: {refusal.group} has no container with an IOMMU"
         " yet, or the VF token is malformed",
-        hint="The order is: container, group, IOMMU, device. A VF token is vf_token= and a UUID of 36 characters.",
+        hint="the order is: container, group, IOMMU, device. A VF token is vf_token= and a UUID of 36 characters",
     )
 
 
 def _device_token(refusal: Refusal) -> VfioctlError:
     return PermissionDenied(
         f"{refusal.state.device or 'the device'} takes a VF token: its physical function belongs to a VFIO user",
-        hint="Give the token that the user of the physical function has set (vf_token=UUID).",
+        hint="give the token that the user of the physical function has set (vf_token=UUID)",
     )
 
 
 def _device_locked(refusal: Refusal) -> VfioctlError:
     return Busy(
         f"{refusal.state.device or 'the device'} is locked: it is being reset or bound right now",
-        hint="Try again.",
+        hint="try again",
     )
 
 

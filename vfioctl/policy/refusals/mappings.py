@@ -29,9 +29,9 @@ def _map_memory(refusal: Refusal) -> VfioctlError:
     return KernelRefusal(
         f"{size} cannot be pinned: this process may not lock that much memory{facts}",
         code="memlock",
-        hint=f"Raise RLIMIT_MEMLOCK: in a shell 'ulimit -l {kilobytes}'; for a running process"
+        hint=f"raise RLIMIT_MEMLOCK: in a shell 'ulimit -l {kilobytes}'; for a running process"
         f" 'prlimit --pid PID --memlock={need}'; in a systemd unit 'LimitMEMLOCK={need}' (or infinity); for a"
-        f" login a line '{state.user or 'NAME'} - memlock {kilobytes}' in /etc/security/limits.d.",
+        f" login a line '{state.user or 'NAME'} - memlock {kilobytes}' in /etc/security/limits.d",
     )
 
 
@@ -42,7 +42,7 @@ def no_memory(state: State) -> KernelRefusal:
         f"there is not enough memory for {size}",
         code="no-memory",
         errno=errno.ENOMEM,
-        hint="Map less, or free memory: pinned pages cannot be swapped out.",
+        hint="map less, or free memory: pinned pages cannot be swapped out",
     )
 
 
@@ -54,8 +54,8 @@ def _map_entries(refusal: Refusal) -> VfioctlError:
     return KernelRefusal(
         "the IOMMU driver allows no more mappings in this container",
         code="no-entries-left",
-        hint="Use larger chunks, or raise /sys/module/vfio_iommu_type1/parameters/dma_entry_limit"
-        " (it counts for containers set up afterwards).",
+        hint="use larger chunks, or raise /sys/module/vfio_iommu_type1/parameters/dma_entry_limit"
+        " (it counts for containers set up afterwards)",
     )
 
 
@@ -63,7 +63,7 @@ def _map_overlap(refusal: Refusal) -> VfioctlError:
     return KernelRefusal(
         f"{place(refusal.state)} overlaps a mapping that is there already",
         code="mapping-overlap",
-        hint="Unmap that one first, or choose another IOVA; without one, vfioctl chooses.",
+        hint="unmap that one first, or choose another IOVA; without one, vfioctl chooses",
     )
 
 
@@ -74,7 +74,7 @@ def _map_invalid(refusal: Refusal) -> VfioctlError:
         f"the IOMMU cannot map {place(refusal.state)}: not a multiple of {multiple}, or not inside one of its"
         " IOVA ranges",
         code="iova-out-of-range",
-        hint=f"vfioctl iommu-info {refusal.argument} shows page sizes, ranges and reserved regions.",
+        hint=f"vfioctl iommu-info --attach {refusal.argument} shows page sizes, ranges and reserved regions",
     )
 
 
@@ -83,7 +83,7 @@ def _map_fault(refusal: Refusal) -> VfioctlError:
         "the memory cannot be pinned: it is not mapped, is read-only while the device is to write, or belongs"
         " to a file system that needs to track writes",
         code="memory-not-pinnable",
-        hint="Map anonymous memory, huge pages, a memfd or a file on tmpfs; or map it read-only (for the device).",
+        hint="map anonymous memory, huge pages, a memfd or a file on tmpfs; or map it read-only (for the device)",
     )
 
 
@@ -91,7 +91,7 @@ def _map_busy(refusal: Refusal) -> VfioctlError:
     return KernelRefusal(
         f"the IOMMU driver has a conflict in its page tables at {place(refusal.state)}",
         code="kernel",
-        hint="The kernel log may say more. Choose another IOVA.",
+        hint="the kernel log may say more. Choose another IOVA",
     )
 
 
@@ -100,7 +100,7 @@ def no_translation(refusal: Refusal) -> VfioctlError:
     return KernelRefusal(
         f"{refusal.group} has no IOMMU: nothing can be mapped for it",
         code="no-iommu",
-        hint="In no-IOMMU mode devices use physical addresses; no program is kept apart from the host.",
+        hint="in no-IOMMU mode devices use physical addresses; no program is kept apart from the host",
     )
 
 
@@ -108,7 +108,7 @@ def _unmap_invalid(refusal: Refusal) -> VfioctlError:
     return KernelRefusal(
         f"{place(refusal.state)} would cut a mapping, or is not aligned: type1v2 unmaps whole mappings only",
         code="unmap-partial",
-        hint="Unmap exactly what was mapped.",
+        hint="unmap exactly what was mapped",
     )
 
 

@@ -20,12 +20,12 @@ def _open_group_denied(refusal: Refusal) -> VfioctlError:
     if refusal.state.noiommu:
         return PermissionDenied(
             f"{refusal.group} is a no-IOMMU group: opening it takes the capability CAP_SYS_RAWIO",
-            hint="Run it as root. Nothing protects the host's memory from such a device.",
+            hint="run it as root. Nothing protects the host's memory from such a device",
         )
     who = f"user {refusal.state.user}" if refusal.state.user else "the caller"
     return PermissionDenied(
         f"{who} may not open {refusal.path or 'the node of ' + refusal.group}{ownership(refusal.state)}",
-        hint=f"As root: vfioctl permit {refusal.argument} --user {refusal.state.user or 'NAME'}",
+        hint=f"as root: vfioctl permit {refusal.argument} --user {refusal.state.user or 'NAME'}",
     )
 
 
@@ -44,7 +44,7 @@ def _open_group_busy(refusal: Refusal) -> VfioctlError:
     return Busy(
         f"{refusal.group} is in use{by}",
         code="group-busy",
-        hint="A group has one user at a time: a virtual machine, DPDK, or a program that has one of its devices"
+        hint="a group has one user at a time: a virtual machine, DPDK, or a program that has one of its devices"
         f" open. See who: fuser -v {refusal.path or '/dev/vfio/' + refusal.argument}",
     )
 
@@ -69,8 +69,8 @@ def _open_container_denied(refusal: Refusal) -> VfioctlError:
     path = refusal.path or "/dev/vfio/vfio"
     return PermissionDenied(
         f"no permission to open {path}{ownership(refusal.state)}",
-        hint=f"The kernel makes it open to everybody, because it gives no access to any device: chmod 0666 {path},"
-        " and look for the udev rule that changed it.",
+        hint=f"the kernel makes it open to everybody, because it gives no access to any device: chmod 0666 {path},"
+        " and look for the udev rule that changed it",
     )
 
 
