@@ -8,6 +8,7 @@ parent waits, not the writer; when the deadline passes the child is left alone, 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -47,18 +48,19 @@ def write(path: str, data: str, timeout: float) -> None:
 
 
 def _write_and_exit(path: str, data: str, sender: int) -> None:
-    number = 0
+    number = errno.EIO
     try:
         os.setpgid(0, 0)  # a Ctrl-C on the terminal is for the parent, which decides what happens next
         for name in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(name, signal.SIG_IGN)
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.write(fd, data.encode())
+            os.write(fd, data.encode(errors="surrogateescape"))
         finally:
             os.close(fd)
+        number = 0
     except OSError as error:
-        number = error.errno or -1
+        number = error.errno or errno.EIO
     finally:
         with contextlib.suppress(OSError):
             os.write(sender, _RESULT.pack(number))
