@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -85,3 +87,20 @@ def test_a_writer_that_is_killed_is_an_error(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "write", die)
     with pytest.raises(OSError, match="died"):
         kernel_write.write(str(path), "text", 5)
+
+
+def test_a_writer_left_behind_does_not_keep_the_callers_pipes(tmp_path: Path) -> None:
+    """Otherwise $(vfioctl unbind ...) would wait for the kernel after all."""
+    path = str(tmp_path / "fifo")
+    os.mkfifo(path)
+    script = (
+        "from vfioctl.errors import DeadlinePassed\nfrom vfioctl.host import kernel_write\n"
+        f"try: kernel_write.write({path!r}, 'text', 0.2)\nexcept DeadlinePassed: print('passed')"
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
+        )
+        assert done.stdout == "passed\n"
+    finally:
+        os.close(os.open(path, os.O_RDWR))  # lets the writer go

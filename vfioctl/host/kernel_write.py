@@ -42,7 +42,7 @@ def write(path: str, data: str, timeout: float) -> None:
     os.waitpid(child, 0)
     number = _RESULT.unpack(answer)[0] if len(answer) == _RESULT.size else 0
     if not answer:
-        raise OSError(0, "the writing process died", path)
+        raise OSError(errno.EIO, "the writing process died", path)
     if number:
         raise OSError(number, os.strerror(number), path)
 
@@ -53,6 +53,10 @@ def _write_and_exit(path: str, data: str, sender: int) -> None:
         os.setpgid(0, 0)  # a Ctrl-C on the terminal is for the parent, which decides what happens next
         for name in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(name, signal.SIG_IGN)
+        # A writer that is left behind must not keep the caller's pipes open: $(vfioctl ...) would wait for it.
+        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for stream in (0, 1, 2):
+            os.dup2(nowhere, stream)
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(fd, data.encode(errors="surrogateescape"))
