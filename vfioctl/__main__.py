@@ -6,8 +6,11 @@ import contextlib
 import gc
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import NoReturn
+
+INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -25,7 +28,11 @@ def main(args: Sequence[str] | None = None) -> int:
 def program() -> NoReturn:
     """The whole life of the process. It ends without taking the interpreter apart, a sixth of the time of a short
     command: files are closed and synced where they are used, and nothing is left to atexit."""
-    status = main()
+    try:
+        status = main()
+    except Exception:  # noqa: BLE001  # a bug: the interpreter's status would be 1, and that is a clean "no"
+        traceback.print_exc()
+        status = INTERNAL_ERROR
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # closed by the caller (>&-)
             with contextlib.suppress(OSError):  # run() has reported it

@@ -52,6 +52,15 @@ def errno_name(number: int) -> str:
     return _errno.errorcode.get(number, str(number))
 
 
+def visible(text: str) -> str:
+    """``text`` with everything that is not printable, line breaks too, as a backslash escape. For text from outside
+    (sysfs, process names, mount points, arguments) where it enters a message: it can neither steer a terminal nor
+    pretend to be a line of its own."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class VfioctlError(Exception):
     """A foreseen failure.
 

@@ -94,6 +94,7 @@ class Kernel(NamedTuple):
     unsafe_interrupts_allowed: bool = False
     iommu_units: tuple[str, ...] = ()
     has_iommufd: bool = False
+    has_vfio_dev: bool = False
 
 
 class Snapshot(NamedTuple):
@@ -134,11 +135,21 @@ class KernelChoice(Enum):
 KERNELS_CHOICE: Final = KernelChoice.DRIVER
 
 
+def shown(key: str) -> str:
+    """How a command names the device ``bus/address``: off PCI with its bus."""
+    return key.removeprefix("pci/")
+
+
 class Binding(NamedTuple):
-    """Which driver a device has and which ``driver_override``."""
+    """Which driver a device has and which ``driver_override``; as text, in words."""
 
     driver: str | None
     driver_override: str | None = None
+
+    def __str__(self) -> str:
+        driver = "no driver" if self.driver is None else f"driver {self.driver}"
+        override = "no override" if self.driver_override is None else f"override {self.driver_override}"
+        return f"{driver}, {override}"
 
 
 class BindingGoal(NamedTuple):
@@ -170,11 +181,14 @@ class DynamicId(NamedTuple):
 
 
 class Access(NamedTuple):
-    """Owner, group and permission bits of a device node."""
+    """Owner, group and permission bits of a device node; as text, in words."""
 
     uid: int
     gid: int
     mode: int
+
+    def __str__(self) -> str:
+        return f"owner {self.uid}:{self.gid}, mode {self.mode:04o}"
 
 
 class State(NamedTuple):

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from tests.fakes.command import run_command
 from tests.fakes.topology import ROLES, boot
-from vfioctl.cli.messages import visible
 from vfioctl.cli.output import text
+from vfioctl.errors import visible
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROLES_SHOWN = ("edu", "port_a", "nic_a")

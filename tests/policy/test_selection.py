@@ -29,7 +29,7 @@ def test_what_needs_it_is_bound_and_the_rest_left_alone() -> None:
         device(5, "060400", "shpchp"),
         device(6, "060400"),
         device(7, "060000"),
-    ) == (["0", "1"], ["5"])
+    ) == (["0", "1", "2"], ["5"])
 
 
 def test_release_takes_vfio_members_and_what_vfioctl_took() -> None:

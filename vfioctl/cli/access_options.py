@@ -85,6 +85,6 @@ def _gid(name: str | None) -> int | None:
 def _number(text: str | None) -> int | None:
     if text is None:
         return None
-    if int(text) > 0xFFFFFFFE:
+    if len(text) > 10 or int(text) > 0xFFFFFFFE:
         raise UsageError(f"{text} is no uid or gid", subject=text)
     return int(text)

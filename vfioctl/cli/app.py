@@ -90,7 +90,7 @@ def _directories(ctx: click.Context, param: click.Parameter, incomplete: str) ->
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0.1),
+    type=click.FloatRange(min=0.1, max=86400),
     default=30.0,
     metavar="SECONDS",
     help="How long the kernel or udev may take for one step.  [default: 30]",
@@ -102,6 +102,8 @@ def vfioctl(ctx: click.Context, root: str | None, color: str, timeout: float, ve
     """Administer VFIO device assignment: list IOMMU groups, check viability, bind devices to a VFIO driver,
     permit users, and map DMA."""
     machine = cast("Machine | None", ctx.obj)
+    if timeout != timeout:
+        raise UsageError("--timeout: nan is no number of seconds")
     if root is not None and not os.path.isdir(root):
         raise UsageError(f"--root: {root!r} is not a directory", subject=root)
     ctx.obj = Session(root, color, timeout, verbose, machine)
@@ -143,13 +145,15 @@ def run(args: Sequence[str], machine: Machine | None = None) -> int:
 
 def _wants_json(args: Sequence[str]) -> bool:
     """Whether errors are to be JSON: known even when the command line itself cannot be parsed."""
-    for index, arg in enumerate(args):
+    before = ""
+    for arg in args:
         if arg == "--":
             return False
-        if arg == "-J" or arg == "--format=json":
+        if arg in ("--json", "--format=json") or (before == "--format" and arg == "json"):
             return True
-        if arg == "--format" and list(args[index + 1 : index + 2]) == ["json"]:
+        if arg[:1] == "-" and arg[1:].isalpha() and "J" in arg:  # -J, or among others: -nJ
             return True
+        before = arg
     return False
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vfioctl.errors import NotFound, UsageError
+from vfioctl.cli import messages
+from vfioctl.errors import NotFound, UsageError, worst
 from vfioctl.model import Device, IommuGroup, Snapshot
 
 if TYPE_CHECKING:
@@ -62,17 +63,39 @@ def resolve(session: Session, snapshot: Snapshot, text: str) -> IommuGroup | Dev
     return _behind_host_name(session, snapshot, text)
 
 
+def resolve_all(session: Session, snapshot: Snapshot, texts: Iterable[str]) -> list[IommuGroup | Device]:
+    """What all the arguments name. Raises the worst error among them, and says the others on stderr."""
+    found: list[IommuGroup | Device] = []
+    errors: list[UsageError | NotFound] = []
+    for text in texts:
+        try:
+            found.append(resolve(session, snapshot, text))
+        except (UsageError, NotFound) as error:
+            errors.append(error)
+    if errors:
+        deciding = worst(*(error.status for error in errors))
+        first = next(failure for failure in errors if failure.status == deciding)
+        for failure in errors:
+            if failure is not first:
+                messages.note(failure.message)
+        raise first
+    return found
+
+
 def _behind_host_name(session: Session, snapshot: Snapshot, text: str) -> Device:
     from vfioctl.host.names import devices_behind
 
     known = {device.address: device for device in snapshot.devices}
     found: dict[str, Device] = {}
     for path in devices_behind(session.root, text):
+        between: list[str] = []
         while path not in ("/", "") and path != session.root:
             path, part = os.path.split(path)
             if part in known:
+                _refuse_shared(session, known[part], text, between)
                 found[known[part].key] = known[part]
                 break
+            between.append(part)
     if len(found) == 1:
         return next(iter(found.values()))
     if found:
@@ -88,6 +111,30 @@ def _behind_host_name(session: Session, snapshot: Snapshot, text: str) -> Device
         subject=text,
         code="no-such-device",
     )
+
+
+def _refuse_shared(session: Session, device: Device, text: str, between: list[str]) -> None:
+    """Raises UsageError for a name that is only one of several things behind a controller: who says a USB stick or
+    one disk of many does not mean all of them."""
+    from vfioctl.host.names import carried_by
+
+    path = os.path.join(session.root, "sys/bus", device.bus, "devices", device.address)
+    disks = [
+        name for name in carried_by(session.root, path, "block") if not _is_partition(session.root, name)
+    ]
+    usb = any(part.startswith("usb") and part[3:].isdecimal() for part in between)
+    if usb or (text in disks and len(disks) > 1):
+        others = f" with {', '.join(name for name in disks if name != text)}" if len(disks) > 1 else ""
+        raise UsageError(
+            f"{text!r} is one of several things behind {device.key.removeprefix('pci/')}{others}",
+            hint=f"if the whole controller is meant, give its address: {device.address}",
+            subject=text,
+            code="ambiguous",
+        )
+
+
+def _is_partition(root: str, name: str) -> bool:
+    return os.path.exists(os.path.join(root, "sys/class/block", name, "partition"))
 
 
 def group_of(snapshot: Snapshot, subject: IommuGroup | Device) -> IommuGroup | None:

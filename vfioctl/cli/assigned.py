@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
 from vfioctl.cli import messages, records
 from vfioctl.cli.output import Columns, Output, emit
 from vfioctl.cli.session import Session
+from vfioctl.errors import visible
 from vfioctl.model import Snapshot
 from vfioctl.policy.planning import as_shell
 from vfioctl.policy.viability import judge
@@ -39,6 +41,8 @@ def report(session: Session, output: Output, planned: Plan, done: Done) -> None:
         if device.key in planned.devices:
             before = done.outcome.before.bindings[device.key]
             after = done.outcome.after.bindings[device.key]
+            if device.key in planned.request.witnesses and before == after:
+                continue
             found.append(
                 {
                     "address": device.address,
@@ -58,21 +62,22 @@ def report(session: Session, output: Output, planned: Plan, done: Done) -> None:
 
 def print_dry_run(session: Session, output: Output, planned: Plan, access: AccessWish | None = None) -> None:
     """Prints what would be done, as lines that a root shell could run."""
-    lines = [f"modprobe {module}" for module in planned.modules]
+    lines = [f"modprobe {shlex.quote(module)}" for module in planned.request.modules]
     lines += as_shell(planned.steps)
     if access is not None:
-        uid, gid, mode = ("" if v is None else v for v in (access.uid, access.gid, access.mode))
+        uid, gid = ("" if number is None else number for number in (access.uid, access.gid))
+        owner = f"chown {uid}:{gid}; " if access.uid is not None or access.gid is not None else ""
         lines.append("# then, on the nodes of the groups:")
-        lines.append(f"#   chown {uid}:{gid}; chmod {int(mode or 0):04o}")
+        lines.append(f"#   {owner}chmod {access.mode or 0:04o}")
     if output.format in ("json", "yaml"):
         emit(session, output, {**records.document("dry_run", True), "commands": lines})
         return
-    sys.stdout.write("".join(f"{messages.visible(line)}\n" for line in lines or ["# nothing to do"]))
+    sys.stdout.write("".join(f"{visible(line)}\n" for line in lines or ["# nothing to do"]))
 
 
 def warn_unusable(snapshot: Snapshot, planned: Plan) -> None:
     """Says what still keeps the groups of a bind from being used."""
-    groups = {d.group for d in snapshot.devices if d.key in planned.devices}
+    groups = {d.group for d in snapshot.devices if d.key in planned.request.bindings}
     for group in snapshot.groups:
         if group.id not in groups:
             continue

@@ -1,24 +1,23 @@
-"""What goes to stderr. Every word passes :func:`visible`, for names from sysfs and arguments are hostile."""
+"""What goes to stderr. Every word passes ``visible``, for names from sysfs and arguments are hostile.
+
+Nothing here raises: a stderr that is full, or whose reader has gone, must not look like a refusal of the kernel.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
-from vfioctl.errors import VfioctlError
-
-
-def visible(text: str) -> str:
-    """``text`` with everything that is not printable as a backslash escape: nothing reaches a terminal raw.
-
-    Line breaks are escaped as well; callers print one line at a time.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+from vfioctl.errors import VfioctlError, visible
 
 
 def _line(text: str) -> None:
-    print(f"vfioctl: {visible(text)}", file=sys.stderr)
+    _write(f"vfioctl: {visible(text)}")
+
+
+def _write(line: str) -> None:
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def note(text: str) -> None:
@@ -45,7 +44,7 @@ def error(failure: VfioctlError, *, as_json: bool = False) -> None:
                 "subject": failure.subject,
             }
         }
-        print(json.dumps(document), file=sys.stderr)
+        _write(json.dumps(document))
         return
     suffix = f" [{failure.errno_name}]" if failure.errno_name else ""
     for index, line in enumerate(failure.message.splitlines() or [""]):

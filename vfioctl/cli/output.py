@@ -8,9 +8,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import click
 
-from vfioctl.cli.messages import visible
 from vfioctl.cli.session import Session
-from vfioctl.errors import UsageError
+from vfioctl.errors import UsageError, visible
 
 Record = Mapping[str, Any]
 #: Column name -> the value of that column in a record.
@@ -149,7 +148,7 @@ def text(cell: object) -> str:
 
 
 def _field(cell: object) -> str:
-    return visible(text(cell)).replace(" ", "\\x20")
+    return visible(text(cell).replace("\\", "\\\\")).replace(" ", "\\x20")
 
 
 def _style(cell: object) -> str:

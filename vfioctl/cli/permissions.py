@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vfioctl.cli import messages, records
-from vfioctl.cli.arguments import group_numbers, resolve
+from vfioctl.cli.arguments import group_numbers, resolve_all
 from vfioctl.cli.output import Columns, Output, emit
 from vfioctl.cli.session import Session
+from vfioctl.errors import ExitStatus
 from vfioctl.policy.subjects import find_group
 
 if TYPE_CHECKING:
@@ -25,15 +26,15 @@ DEFAULT = ("path", "uid", "gid", "mode", "changed")
 
 def change_access(
     session: Session, subjects: tuple[str, ...], wish: AccessWish, name: str, output: Output
-) -> None:
+) -> int:
     """Gives the nodes of the groups what ``wish`` says and prints what they have then."""
     from vfioctl.ops.access import plan_access, set_access
 
     machine = session.machine
     snapshot = machine.snapshot()
-    numbers = group_numbers(snapshot, [resolve(session, snapshot, text) for text in subjects])
+    numbers = group_numbers(snapshot, resolve_all(session, snapshot, subjects))
     paths = plan_access(snapshot, [find_group(snapshot, number) for number in sorted(numbers)])
-    outcome = set_access(machine, paths, wish, name, session.tell)
+    outcome, settled = set_access(machine, paths, wish, name, session.tell)
     found = []
     for path in paths:
         now = outcome.after.access[path]
@@ -55,3 +56,4 @@ def change_access(
             f"/dev/vfio/vfio has mode {container.mode:04o}, so a user may not open a container; the kernel makes it "
             "0666 and that is safe (it gives access to no device); cure: chmod 0666 /dev/vfio/vfio"
         )
+    return int(ExitStatus.OK if settled else ExitStatus.TIMEOUT)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from vfioctl.errors import Busy
+from vfioctl.errors import Busy, visible
 from vfioctl.host.files import names, read
 
 
@@ -36,26 +36,30 @@ def holders(path: str) -> list[Holder]:
     return _who(lambda fd: _target(fd) == path)
 
 
+_DEVICE = "anon_inode:[vfio-device]"
+
+
 def vfio_device_holders(sysfs_path: str) -> list[Holder]:
     """The processes that have a VFIO device open: this one where the kernel says which (from Linux 6.18 on), else
     any. They hold its group although they may have closed the group's node."""
 
     def is_it(fd: str) -> bool:
-        if _target(fd) != "anon_inode:[vfio-device]":
+        if _target(fd) != _DEVICE:
             return False
         said = read(fd.replace("/fd/", "/fdinfo/")) or ""
         return "vfio-device-syspath:" not in said or sysfs_path in said
 
-    return _who(is_it)
+    return _who(is_it, maps=True)  # an mmap alone holds the device, and no fd shows it
 
 
-def _who(holds: Callable[[str], bool]) -> list[Holder]:
+def _who(holds: Callable[[str], bool], maps: bool = False) -> list[Holder]:
     found = []
     for name in names("/proc"):
         if name.isdecimal():
             with contextlib.suppress(OSError):  # a process may end, or belong to somebody else
-                if any(holds(f"/proc/{name}/fd/{fd}") for fd in os.listdir(f"/proc/{name}/fd")):
-                    command = read(f"/proc/{name}/comm") or "?"
+                fds = [f"/proc/{name}/fd/{fd}" for fd in os.listdir(f"/proc/{name}/fd")]
+                if any(map(holds, fds)) or (maps and _DEVICE in (read(f"/proc/{name}/maps") or "")):
+                    command = visible(read(f"/proc/{name}/comm") or "?")
                     found.append(Holder(int(name), command, os.stat(f"/proc/{name}").st_uid))
     return found
 

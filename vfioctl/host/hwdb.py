@@ -50,7 +50,9 @@ class HardwareDatabase:
 
     def _query(self, modalias: str) -> list[tuple[str, str]]:
         found = []
-        entry = self._library.udev_hwdb_get_properties_list_entry(self._hwdb, modalias.encode(), 0)
+        entry = self._library.udev_hwdb_get_properties_list_entry(
+            self._hwdb, modalias.encode(errors="surrogateescape"), 0
+        )
         while entry:
             name = self._library.udev_list_entry_get_name(entry)
             value = self._library.udev_list_entry_get_value(entry) or b""

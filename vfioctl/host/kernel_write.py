@@ -17,16 +17,29 @@ import struct
 from vfioctl.errors import DeadlinePassed
 
 _RESULT = struct.Struct("i")
+_SIGNALS = frozenset(
+    {signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
+)  # blocked in the child as well: it inherits that
 
 
 def write(path: str, data: str, timeout: float) -> None:
     """Writes ``data`` to ``path`` in one write(2). Raises OSError with the kernel's errno, or DeadlinePassed after
     ``timeout`` seconds, and then the kernel may still be at it."""
+    encoded = data.encode(errors="surrogateescape")
     receiver, sender = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _write_and_exit(path, data, sender)
-    os.close(sender)
+    # A signal waits until the kernel has answered: otherwise the way back would begin while the write is under way.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        child = os.fork()
+        if child == 0:
+            _write_and_exit(path, encoded, sender)
+        os.close(sender)
+        _wait(child, receiver, path, data, timeout)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _wait(child: int, receiver: int, path: str, data: str, timeout: float) -> None:
     try:
         ready, _, _ = select.select([receiver], [], [], timeout)
         if not ready:
@@ -47,19 +60,17 @@ def write(path: str, data: str, timeout: float) -> None:
         raise OSError(number, os.strerror(number), path)
 
 
-def _write_and_exit(path: str, data: str, sender: int) -> None:
+def _write_and_exit(path: str, data: bytes, sender: int) -> None:
     number = errno.EIO
     try:
         os.setpgid(0, 0)  # a Ctrl-C on the terminal is for the parent, which decides what happens next
-        for name in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            signal.signal(name, signal.SIG_IGN)
         # A writer that is left behind must not keep the caller's pipes open: $(vfioctl ...) would wait for it.
         nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         for stream in (0, 1, 2):
             os.dup2(nowhere, stream)
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.write(fd, data.encode(errors="surrogateescape"))
+            os.write(fd, data)
         finally:
             os.close(fd)
         number = 0

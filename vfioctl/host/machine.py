@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from vfioctl.host import kernel_write, modules
-from vfioctl.host.files import link_name, read
+from vfioctl.host.files import link_name, names, read
 from vfioctl.host.holders import Holder, being_unbound, holders, vfio_device_holders
 from vfioctl.host.reader import read_snapshot, stat_node
 from vfioctl.host.state import StateDirectory
@@ -79,6 +79,12 @@ class Machine:
             for line in text.splitlines()
         )
 
+    def enabled_vfs(self, key: str) -> int:
+        """How many SR-IOV virtual functions of the device are enabled."""
+        bus, _, address = key.partition("/")
+        text = read(self.at(f"/sys/bus/{bus}/devices/{address}/sriov_numvfs")) or "0"
+        return int(text) if text.isdecimal() else 0
+
     def noiommu_enabled(self) -> bool:
         """Whether VFIO takes devices without an IOMMU, in the unsafe no-IOMMU mode."""
         return read(self.at("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode")) in ("Y", "1")
@@ -112,6 +118,17 @@ class Machine:
         """chown and chmod; the mode last, for chown clears bits of it."""
         os.chown(self.at(path), access.uid, access.gid, follow_symlinks=False)
         os.chmod(self.at(path), access.mode)
+
+    def claiming_drivers(self, key: str) -> list[str]:
+        """The registered drivers whose modules claim the device by its modalias."""
+        bus, _, _ = key.partition("/")
+        modalias = self.identity(key)
+        found = []
+        for module in modules.claimants(modalias, self.timeout) if modalias else []:
+            prefix = f"{bus}:"
+            entries = names(self.at(f"/sys/module/{module}/drivers"))
+            found += [entry.removeprefix(prefix) for entry in entries if entry.startswith(prefix)]
+        return found
 
     def load_module(self, name: str) -> None:
         """modprobe. Raises KernelRefusal or DeadlinePassed."""

@@ -10,6 +10,22 @@ from vfioctl.errors import DeadlinePassed, KernelRefusal
 _PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 
 
+def claimants(modalias: str, timeout: float) -> list[str]:
+    """The modules that claim a device by its modalias; none for a driver that is built in and has no module."""
+    program = shutil.which("modprobe", path=_PATH)
+    if program is None:
+        return []
+    done = subprocess.run(
+        [program, "--resolve-alias", modalias],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    return done.stdout.split()
+
+
 def modprobe(name: str, timeout: float) -> None:
     """Loads a module by its name or a modalias. Raises KernelRefusal with modprobe's own words, or DeadlinePassed."""
     program = shutil.which("modprobe", path=_PATH)

@@ -21,7 +21,8 @@ def read_snapshot(root: str = "/", *, ungrouped: bool = False) -> Snapshot:
     devices = [device for group in groups for device in group.devices]
     if ungrouped:
         devices += reader.ungrouped({device.key for device in devices})
-    return Snapshot(reader.kernel(), groups, tuple(devices))
+    kernel = reader.kernel()._replace(has_vfio_dev=any(device.vfio_dev for device in devices))
+    return Snapshot(kernel, groups, tuple(devices))
 
 
 def read_platform(root: str = "/") -> Platform:
@@ -166,15 +167,16 @@ class _Reader:
 
     def kernel(self) -> Kernel:
         machine = _machine(self.root)
-        unsafe = any(
-            (read(self.at(f"sys/module/{module}/parameters/allow_unsafe_interrupts")) or "N") in "Yy1"
+        # iommufd has a parameter of its own, which counts only where type1 is not there.
+        unsafe = [
+            read(self.at(f"sys/module/{module}/parameters/allow_unsafe_interrupts"))
             for module in ("vfio_iommu_type1", "iommufd")
-        )
+        ]
         return Kernel(
             release=os.uname().release if self.root == "/" else read(self.at("proc/sys/kernel/osrelease")),
             machine=machine,
             interrupts_isolated=self.interrupts_isolated(machine),
-            unsafe_interrupts_allowed=unsafe,
+            unsafe_interrupts_allowed=next((word == "Y" for word in unsafe if word is not None), False),
             iommu_units=tuple(names(self.at("sys/class/iommu"))),
             has_iommufd=os.path.exists(self.at("dev/iommu")) or os.path.isdir(self.at("sys/module/iommufd")),
         )

@@ -30,13 +30,14 @@ class Home(NamedTuple):
 
 
 class Journal(NamedTuple):
-    """What was there before a change that has not been finished, ids that the change may have added, and the record
-    of home drivers as it was."""
+    """What was there before a change that has not been finished, ids that the change may have added, the record of
+    home drivers as it was, and the devices' identities (modalias), for another one may come to the same address."""
 
     command: str
     before: State
     dynamic_ids: tuple[DynamicId, ...] = ()
     homes: Mapping[str, Home] = {}
+    identities: Mapping[str, str | None] = {}
 
 
 class StateDirectory:
@@ -51,7 +52,6 @@ class StateDirectory:
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
             with contextlib.suppress(FileExistsError):
                 os.mkdir(self.path, 0o700)
-            status = os.lstat(self.path)
         except PermissionError as error:
             raise PermissionDenied(
                 f"{self.path} may not be written: changing devices needs root",
@@ -59,6 +59,11 @@ class StateDirectory:
                 subject=self.path,
                 errno=error.errno,
             ) from error
+        self.check()
+
+    def check(self) -> None:
+        """Raises PermissionDenied when anybody but its owner could have written what is in the directory."""
+        status = os.lstat(self.path)
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
             if os.geteuid() != 0 and stat.S_ISDIR(status.st_mode) and status.st_uid == 0:
                 raise PermissionDenied(
@@ -113,12 +118,14 @@ class StateDirectory:
         """Where each device that vfioctl took was before, by key; empty for who may not read it."""
         try:
             data = self._load("homes.json")
-        except PermissionError:
+        except (PermissionError, PermissionDenied):
+            if os.geteuid() == 0:
+                raise
             return {}
         try:
             return _homes_from_json((data or {}).get("homes", {}))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise _unreadable(os.path.join(self.path, "homes.json"), repr(error)) from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _unreadable(os.path.join(self.path, "homes.json"), _why(error)) from error
 
     def save_homes(self, homes: Mapping[str, Home]) -> None:
         """Replaces the record of home drivers."""
@@ -128,17 +135,27 @@ class StateDirectory:
         self.ensure()
         path = os.path.join(self.path, name)
         temporary = f"{path}.new"
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        rest = json.dumps(data, indent=1).encode() + b"\n"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            os.write(fd, json.dumps(data, indent=1).encode() + b"\n")
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.rename(temporary, path)
+            fd = os.open(temporary, flags, 0o600)
+            try:
+                while rest:  # a disk that is nearly full takes a part, and says ENOSPC to the next one
+                    rest = rest[os.write(fd, rest) :]
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.rename(temporary, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise OSError(error.errno, error.strerror, temporary) from error
         self._sync()
 
     def _load(self, name: str) -> dict[str, Any] | None:
         path = os.path.join(self.path, name)
+        if os.path.lexists(self.path):
+            self.check()
         try:
             with open(path, encoding="utf-8") as file:
                 data = json.load(file)
@@ -167,6 +184,7 @@ def journal_to_json(journal: Journal) -> dict[str, Any]:
         "nodes": {path: access._asdict() for path, access in journal.before.access.items()},
         "dynamic_ids": [dynamic._asdict() for dynamic in journal.dynamic_ids],
         "homes": _homes_to_json(journal.homes),
+        "identities": dict(journal.identities),
     }
 
 
@@ -176,7 +194,7 @@ def journal_from_json(data: Mapping[str, Any]) -> Journal:
         return Journal(
             str(data["command"]),
             State(
-                {key: _binding(entry) for key, entry in data["before"].items()},
+                {_key(key): _binding(entry) for key, entry in data["before"].items()},
                 {
                     path: Access(int(a["uid"]), int(a["gid"]), int(a["mode"]))
                     for path, a in data["nodes"].items()
@@ -184,9 +202,14 @@ def journal_from_json(data: Mapping[str, Any]) -> Journal:
             ),
             tuple(DynamicId(str(d["driver"]), str(d["fields"])) for d in data["dynamic_ids"]),
             _homes_from_json(data["homes"]),
+            {_key(key): identity for key, identity in data["identities"].items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _unreadable("the journal", f"{error!r}") from error
+        raise _unreadable("the journal", _why(error)) from error
+
+
+def _why(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def _homes_to_json(homes: Mapping[str, Home]) -> dict[str, Any]:
@@ -194,11 +217,23 @@ def _homes_to_json(homes: Mapping[str, Home]) -> dict[str, Any]:
 
 
 def _homes_from_json(entries: Mapping[str, Any]) -> dict[str, Home]:
-    return {key: Home(entry["identity"], _binding(entry)) for key, entry in entries.items()}
+    return {_key(key): Home(entry["identity"], _binding(entry)) for key, entry in entries.items()}
+
+
+def _key(text: str) -> str:
+    """A device's key becomes a part of paths. Raises ValueError."""
+    if text.count("/") != 1 or ".." in text:
+        raise ValueError(f"{text!r} is no device")
+    return text
 
 
 def _binding(entry: Mapping[str, Any]) -> Binding:
-    return Binding(entry["driver"], entry["driver_override"])
+    """Raises ValueError for a driver's name that would be a path."""
+    names = entry["driver"], entry["driver_override"]
+    for name in names:
+        if name is not None and (not isinstance(name, str) or "/" in name or name in ("", ".", "..")):
+            raise ValueError(f"{name!r} is no driver")
+    return Binding(*names)
 
 
 def _unreadable(path: str, why: str) -> VfioctlError:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 
-from vfioctl.host.files import link_name, names, read
+from vfioctl.errors import visible
+from vfioctl.host.files import names, read
 from vfioctl.host.names import carried_by
 from vfioctl.model import Use
 
@@ -29,8 +31,10 @@ def _disk_uses(root: str, top: str) -> Iterator[Use]:
         # btrfs and others mount under a device number of their own, but name a real device as the source.
         name = numbers.get(fields[2]) or _base_name(root, source)
         if name in carried:
-            where = fields[4].encode().decode("unicode_escape", errors="replace")
-            yield Use("root-disk" if where == "/" else "mounted-disk", f"{name} is mounted on {where}")
+            where = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
+            yield Use(
+                "root-disk" if where == "/" else "mounted-disk", f"{name} is mounted on {visible(where)}"
+            )
     for line in (read(os.path.join(root, "proc/swaps")) or "").splitlines()[1:]:
         name = _base_name(root, line.split(" ")[0])
         if name in carried:
@@ -38,9 +42,7 @@ def _disk_uses(root: str, top: str) -> Iterator[Use]:
 
 
 def _route_uses(root: str, top: str) -> Iterator[Use]:
-    interfaces = set()
-    for name in carried_by(root, top, "net"):
-        interfaces |= {name, link_name(os.path.join(root, "sys/class/net", name, "master"))}
+    interfaces = set(_with_uppers(root, carried_by(root, top, "net")))
     for line in (read(os.path.join(root, "proc/net/route")) or "").splitlines()[1:]:
         fields = line.split()
         if len(fields) > 7 and fields[1] == fields[7] == "00000000" and fields[0] in interfaces:
@@ -55,6 +57,14 @@ def _with_holders(root: str, found: list[str]) -> Iterator[str]:
     for name in found:
         yield name
         yield from _with_holders(root, names(os.path.join(root, "sys/class/block", name, "holders")))
+
+
+def _with_uppers(root: str, found: list[str]) -> Iterator[str]:
+    """Interfaces, and what is stacked on them: bonds, bridges, VLANs, each on the other."""
+    for name in found:
+        yield name
+        entries = names(os.path.join(root, "sys/class/net", name))
+        yield from _with_uppers(root, [entry[6:] for entry in entries if entry.startswith("upper_")])
 
 
 def _base_name(root: str, path: str) -> str:

@@ -61,14 +61,21 @@ def plan_access(snapshot: Snapshot, groups: Sequence[IommuGroup]) -> tuple[str, 
     return node_paths(snapshot, [group.id for group in groups])
 
 
-def set_access(machine: Machine, paths: Sequence[str], wish: AccessWish, command: str, tell: Tell) -> Outcome:
-    """Gives the nodes their owner and mode, after udev has done with them, and reads them back."""
+def set_access(
+    machine: Machine, paths: Sequence[str], wish: AccessWish, command: str, tell: Tell
+) -> tuple[Outcome, bool]:
+    """Gives the nodes their owner and mode, after udev has done with them, and reads them back; whether udev had done
+    with them within the deadline."""
+    settled = True
 
     def wanted() -> Mapping[str, Access]:
-        if not machine.settle(list(paths)):
+        nonlocal settled
+        settled = machine.settle(list(paths))
+        if not settled:
             tell(
                 f"udev has not settled within {machine.timeout:g} s: its rules may still change owner and mode"
             )
         return wish.wanted(machine, paths)
 
-    return change(machine, Request(command, {}, nodes=tuple(paths), access=wanted), tell)
+    outcome = change(machine, Request(command, {}, nodes=tuple(paths), access=wanted), tell)
+    return outcome, settled

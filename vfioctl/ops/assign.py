@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from vfioctl.errors import KernelRefusal
 from vfioctl.host.machine import Machine
 from vfioctl.model import Access, Snapshot, Step
 from vfioctl.ops.access import AccessWish, node_paths
@@ -15,73 +14,65 @@ from vfioctl.policy.planning import add_id, plan, remove_id
 
 
 class Plan(NamedTuple):
-    """A change that can be shown (``steps``) or made (``request``). ``modules`` are loaded first."""
+    """A change that can be shown (``steps``) or made (``request``)."""
 
     request: Request
-    modules: tuple[str, ...]
     steps: tuple[Step, ...]
-    devices: tuple[str, ...]
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """All devices (keys) that it may move."""
+        return (*self.request.bindings, *self.request.witnesses)
 
 
 class Done(NamedTuple):
-    """The outcome and a snapshot read after it."""
+    """The outcome, a snapshot read after it, and whether udev had done with the nodes by then."""
 
     outcome: Outcome
     snapshot: Snapshot
+    settled: bool
 
 
-def planned(machine: Machine, request: Request, modules: Sequence[str]) -> Plan:
+def planned(machine: Machine, request: Request) -> Plan:
     """The plan of a request, with the writes as they would be made now."""
     steps: list[Step] = [add_id(dynamic) for dynamic in request.dynamic_ids]
     for key, goal in request.bindings.items():
         now = machine.binding(key)
-        if now is not None:
-            steps += plan(key, now, goal)
+        if now is None:
+            continue
+        if request.dynamic_ids and not goal.steer and now.driver is None and isinstance(goal.driver, str):
+            now = now._replace(driver=goal.driver)  # new_id binds what has no driver
+        steps += plan(key, now, goal)
     steps += [remove_id(dynamic) for dynamic in request.dynamic_ids]
-    return Plan(request, tuple(modules), tuple(steps), tuple(request.bindings))
+    return Plan(request, tuple(steps))
 
 
 def carry_out(machine: Machine, work: Plan, access: AccessWish | None, tell: Tell) -> Done:
-    """Loads the modules, makes the change, waits for udev, and reads everything back."""
+    """Makes the change, waits for udev, and reads everything back."""
     machine.state.ensure()
-    machine.state.refuse_unfinished()
-    _load_modules(machine, work, tell)
-    request = work.request
-    groups = _groups_of(machine, work.devices)
     watch = machine.watch_nodes()
-    existing = set(node_paths(machine.snapshot(), groups))
+    existing = set(node_paths(machine.snapshot(), _groups_of(machine, work.devices)))
+    settled = True
 
     def settled_access() -> Mapping[str, Access]:
+        nonlocal settled
         now = machine.snapshot()
-        paths = node_paths(now, _groups_of(machine, work.devices))
-        fresh = [path for path in paths if path not in existing]
-        if not watch.settle(fresh, machine.timeout):
+        fresh = [p for p in node_paths(now, _groups_of(machine, work.devices)) if p not in existing]
+        settled = watch.settle(fresh, machine.timeout)
+        if not settled:
             tell(
-                f"udev has not handled {', '.join(fresh)} within {machine.timeout:g} s: owner and mode may change yet"
+                f"udev has not handled {', '.join(fresh)} within {machine.timeout:g} s: "
+                "its rules may still change owner and mode"
             )
-        return {} if access is None else access.wanted(machine, paths)
+        # Only what was asked for is given to anybody, not what a dynamic id has taken along.
+        return (
+            {}
+            if access is None
+            else access.wanted(machine, node_paths(now, _groups_of(machine, work.request.bindings)))
+        )
 
-    outcome = change(machine, request._replace(access=settled_access), tell)
-    return Done(outcome, machine.snapshot())
-
-
-def _load_modules(machine: Machine, work: Plan, tell: Tell) -> None:
-    """Loads what is missing. A driver that arrives takes every device without one that it matches: those that were
-    not asked for are named, for they are not put back."""
-    if not work.modules:
-        return
-    before = {device.key: device.driver for device in machine.snapshot().devices}
-    for module in work.modules:
-        tell(f"+ modprobe {module}")
-        try:
-            machine.load_module(module)
-        except KernelRefusal:
-            # A modalias that no module answers to is no failure: the device may have no host driver at all.
-            if ":" not in module:
-                raise
-    for device in machine.snapshot().devices:
-        if device.key not in work.devices and device.driver != before.get(device.key, device.driver):
-            tell(f"loading {', '.join(work.modules)} has given {device.address} to {device.driver} as well")
+    outcome = change(machine, work.request._replace(access=settled_access), tell)
+    return Done(outcome, machine.snapshot(), settled)
 
 
 def _groups_of(machine: Machine, keys: Iterable[str]) -> set[int]:

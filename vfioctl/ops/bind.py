@@ -35,9 +35,10 @@ class BindOptions(NamedTuple):
 
 
 def whole_group(snapshot: Snapshot, group: IommuGroup) -> tuple[list[Device], list[Device]]:
-    """(endpoints to bind, bridges to unbind) of a group. Raises UsageError for a group without anything to bind."""
+    """(endpoints to bind, bridges to unbind) of a group; endpoints that are bound already among the first. Raises
+    UsageError for a group without anything to bind."""
     endpoints, bridges = selection.members_to_bind(judge(group, snapshot.kernel))
-    if not endpoints and not any(map(is_vfio_bound, group.devices)):
+    if not endpoints:
         raise UsageError(
             f"group {group.id} has no device to bind: it holds bridges only", subject=str(group.id)
         )
@@ -66,7 +67,8 @@ def plan_bind(
         drivers[device.key] = driver
         if not machine.has_driver(device.bus, driver) and module not in modules:
             modules.append(module)
-        if device.driver == driver:
+        if device.driver == driver or (options.driver is None and is_vfio_bound(device)):
+            driver = drivers[device.key] = device.driver or driver
             # There already: whatever the override, a rebind would reset the device for nothing.
             goals[device.key] = BindingGoal(driver, device.driver_override)
         elif options.new_id:
@@ -77,8 +79,9 @@ def plan_bind(
     if endpoints and not machine.has_module(backend):
         modules.append(backend)
     ids: tuple[DynamicId, ...] = ()
+    others: list[Device] = []
     if options.new_id:
-        ids = _dynamic_ids(snapshot, endpoints, drivers, goals, options)
+        ids, others = _dynamic_ids(snapshot, endpoints, drivers, options)
     refuse_held(machine, snapshot, goals)
     refuse_used(machine, snapshot, goals, options.allow)
     groups = {device.group for device in endpoints if device.group is not None}
@@ -87,9 +90,11 @@ def plan_bind(
         bindings=goals,
         nodes=node_paths(snapshot, groups),
         dynamic_ids=ids,
+        witnesses=tuple(device.key for device in others),
+        modules=tuple(modules),
         homes=lambda before: _homes_after(machine, before, goals),
     )
-    return planned(machine, request, modules)
+    return planned(machine, request)
 
 
 def _driver_for(machine: Machine, device: Device, options: BindOptions) -> tuple[str, str]:
@@ -123,11 +128,10 @@ def _dynamic_ids(
     snapshot: Snapshot,
     endpoints: Sequence[Device],
     drivers: Mapping[str, str],
-    goals: dict[str, BindingGoal],
     options: BindOptions,
-) -> tuple[DynamicId, ...]:
-    """The ids to add. Others that they match are refused, or allowed by name; then those without a driver, which
-    the kernel takes at once, join ``goals`` so that they are recorded and read back like the rest."""
+) -> tuple[tuple[DynamicId, ...], list[Device]]:
+    """The ids to add, and the other devices that they match. Raises GuardRefusal unless those are allowed; then the
+    ones without a driver go to the kernel's new driver at once."""
     moving = [device for device in endpoints if device.driver != drivers[device.key]]
     for device in moving:
         if device.pci is None:
@@ -142,21 +146,27 @@ def _dynamic_ids(
             subject=others[0].address,
             code="new-id-match",
         )
-    for device in others:
-        if device.driver is None and device.driver_override is None:
-            goals[device.key] = BindingGoal(next(iter(drivers.values())), None, steer=False)
-    return tuple(
-        dict.fromkeys(selection.dynamic_id_for(d.pci, drivers[d.key]) for d in moving if d.pci is not None)
-    )
+    ids = dict.fromkeys(selection.dynamic_id_for(d.pci, drivers[d.key]) for d in moving if d.pci is not None)
+    return tuple(ids), others
 
 
 def _homes_after(
     machine: Machine, before: Mapping[str, Binding], goals: Mapping[str, BindingGoal]
 ) -> Mapping[str, Home]:
-    """The record after a bind: a device that comes from the host remembers where it was; one that was under VFIO
-    already keeps what is on record."""
+    """The record after a bind: a device that comes from a host driver remembers where it was; one that comes from
+    VFIO or a stub keeps what is on record, if that is about this very device."""
     homes = machine.state.homes()
     for key, binding in before.items():
-        if binding.driver not in VFIO_DRIVERS and binding.driver != goals[key].driver:
-            homes[key] = Home(machine.identity(key), binding)
+        if key not in goals:  # taken along by a dynamic id
+            homes.setdefault(key, Home(machine.identity(key), binding))
+            continue
+        identity = machine.identity(key)
+        known = key in homes and homes[key].identity == identity
+        parked = binding.driver is None or binding.driver in VFIO_DRIVERS or binding.driver == "pci-stub"
+        if (
+            binding.driver != goals[key].driver
+            and not (parked and known)
+            and binding.driver not in VFIO_DRIVERS
+        ):
+            homes[key] = Home(identity, binding)
     return homes

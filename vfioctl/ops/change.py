@@ -12,10 +12,11 @@ import errno
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from vfioctl.errors import DeadlinePassed, KernelRefusal, NotFound, NotRestored, Restored, VfioctlError
+from vfioctl.errors import DeadlinePassed, KernelRefusal, NotFound, NotRestored, Restored
 from vfioctl.host.machine import Machine
 from vfioctl.host.state import Home, Journal
-from vfioctl.model import Access, Binding, BindingGoal, DynamicId, SetAccess, State
+from vfioctl.model import KERNELS_CHOICE, Access, Binding, BindingGoal, DynamicId, SetAccess, State, shown
+from vfioctl.ops.modules import load_modules
 from vfioctl.ops.restore import close, restore, without_ids
 from vfioctl.ops.signals import Signals
 from vfioctl.ops.steps import Tell, apply, explain
@@ -25,7 +26,9 @@ from vfioctl.policy.planning import add_id, plan, remove_id
 class Request(NamedTuple):
     """What a change is to bring about.
 
-    ``bindings``: the goal of each device, in the order in which they are to move. ``nodes``: node paths whose
+    ``bindings``: the goal of each device, in the order in which they are to move. ``witnesses``: devices that may be
+    moved by it too (by a dynamic id), and are recorded and put back, but not moved. ``modules``: what is loaded first,
+    for a driver that arrives may take devices at once. ``nodes``: node paths whose
     owner and mode belong to the state before. ``access``: asked after the devices have moved, for their nodes may
     only exist then; it settles udev and says what each node is to be. ``homes``: the record of home drivers as it
     is to be when the change is done (None: as it is).
@@ -37,6 +40,8 @@ class Request(NamedTuple):
     access: Callable[[], Mapping[str, Access]] | None = None
     dynamic_ids: tuple[DynamicId, ...] = ()
     homes: Callable[[Mapping[str, Binding]], Mapping[str, Home]] | None = None
+    witnesses: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
 
 
 class Outcome(NamedTuple):
@@ -57,14 +62,16 @@ def change(machine: Machine, request: Request, tell: Tell = lambda text: None) -
     with machine.state.lock(machine.timeout, tell), Signals() as signals:
         machine.state.refuse_unfinished()
         before = _read(machine, request)
-        journal = Journal(request.command, before, request.dynamic_ids, machine.state.homes())
+        identities = {key: machine.identity(key) for key in before.bindings}
+        journal = Journal(request.command, before, request.dynamic_ids, machine.state.homes(), identities)
+        ours = list(request.dynamic_ids)
         machine.steps = 0
         try:
             try:
                 machine.state.save_journal(journal)
-                _make_it_so(machine, request, journal, tell)
+                _make_it_so(machine, request, journal, ours, tell)
                 after = _read(machine, request)
-                _verify(request.bindings, after.bindings)
+                _verify(machine, request.bindings, after.bindings)
                 if request.homes is not None:
                     machine.state.save_homes(request.homes(before.bindings))
             finally:
@@ -72,8 +79,8 @@ def change(machine: Machine, request: Request, tell: Tell = lambda text: None) -
                 signals.armed = False
         except DeadlinePassed:
             raise
-        except (VfioctlError, OSError, KeyboardInterrupt) as failure:
-            journal = machine.state.load_journal() or journal
+        except Exception as failure:  # a bug, too, must not leave a device half-way
+            journal = journal._replace(dynamic_ids=tuple(ours))
             if _untouched(machine, journal, tell):
                 close(machine, "nothing was changed")
                 raise
@@ -93,8 +100,11 @@ def _untouched(machine: Machine, journal: Journal, tell: Tell) -> bool:
     )
 
 
-def _make_it_so(machine: Machine, request: Request, journal: Journal, tell: Tell) -> None:
-    with _ids_added(machine, journal, tell):
+def _make_it_so(
+    machine: Machine, request: Request, journal: Journal, ours: list[DynamicId], tell: Tell
+) -> None:
+    load_modules(machine, request.modules, frozenset(journal.before.bindings), tell)
+    with _ids_added(machine, journal, ours, tell):
         for key, goal in request.bindings.items():
             now = machine.binding(key)
             if now is None:
@@ -116,7 +126,7 @@ def _make_it_so(machine: Machine, request: Request, journal: Journal, tell: Tell
             found = machine.access(path)
             if found != access:
                 raise KernelRefusal(
-                    f"{path} is {found} after it was set to {access}",
+                    f"{path} has {found or 'vanished'} after it was given {access}",
                     hint="a udev rule or another program sets it too",
                     subject=path,
                     code="access-not-kept",
@@ -124,12 +134,12 @@ def _make_it_so(machine: Machine, request: Request, journal: Journal, tell: Tell
 
 
 @contextlib.contextmanager
-def _ids_added(machine: Machine, journal: Journal, tell: Tell) -> Iterator[None]:
+def _ids_added(machine: Machine, journal: Journal, ours: list[DynamicId], tell: Tell) -> Iterator[None]:
     """The ids are known to their drivers inside, and taken away again; an id that was there already stays, and so
-    is taken off the journal."""
+    is taken off ``ours`` and off the journal."""
     added = []
     try:
-        for dynamic in journal.dynamic_ids:
+        for dynamic in tuple(ours):
             try:
                 apply(machine, add_id(dynamic), tell)
                 added.append(dynamic)
@@ -137,9 +147,9 @@ def _ids_added(machine: Machine, journal: Journal, tell: Tell) -> Iterator[None]
                 if error.errno != errno.EEXIST:
                     raise explain(add_id(dynamic), error, dynamic.driver) from error
                 tell(f"{dynamic.driver} knows the id already, and keeps it")
-                others = tuple(other for other in journal.dynamic_ids if other != dynamic)
-                journal = journal._replace(dynamic_ids=others)
-                machine.state.save_journal(journal)
+                # Not ours to take away: neither here, nor by the way back, nor by recover.
+                ours.remove(dynamic)
+                machine.state.save_journal(journal._replace(dynamic_ids=tuple(ours)))
         yield
     except BaseException:
         without_ids(machine, tuple(added), tell)
@@ -153,7 +163,7 @@ def _ids_added(machine: Machine, journal: Journal, tell: Tell) -> Iterator[None]
 
 def _read(machine: Machine, request: Request) -> State:
     bindings = {}
-    for key in request.bindings:
+    for key in (*request.bindings, *request.witnesses):
         now = machine.binding(key)
         if now is None:
             raise _gone(key)
@@ -162,12 +172,22 @@ def _read(machine: Machine, request: Request) -> State:
     return State(bindings, {path: access for path, access in nodes.items() if access is not None})
 
 
-def _verify(goals: Mapping[str, BindingGoal], found: Mapping[str, Binding]) -> None:
-    wrong = [
-        f"{key} has driver {found[key].driver}, override {found[key].driver_override}"
-        for key, goal in goals.items()
-        if not goal.reached(found[key])
-    ]
+def _verify(machine: Machine, goals: Mapping[str, BindingGoal], found: Mapping[str, Binding]) -> None:
+    taken = [key for key, goal in goals.items() if goal.leaving and found[key].driver == goal.leaving]
+    if taken:
+        raise KernelRefusal(
+            "; ".join(f"{found[key].driver} took {shown(key)} again, for it claims its id" for key in taken),
+            hint="it was given the id by ids= (in /etc/modprobe.d or on the kernel command line) or by new_id; "
+            "name the driver that is to have it: --to DRIVER, or --leave-unbound",
+            subject=shown(taken[0]),
+            code="claimed-by-id",
+        )
+    wrong = [f"{shown(key)} has {found[key]}" for key, goal in goals.items() if not goal.reached(found[key])]
+    for key, goal in goals.items():
+        if goal.driver is KERNELS_CHOICE and found[key].driver is None and not wrong:
+            # drivers_probe succeeds whether or not the driver took the device.
+            claiming = machine.claiming_drivers(key)
+            wrong += [f"{driver}, which claims {shown(key)}, did not take it" for driver in claiming]
     if wrong:
         raise KernelRefusal(
             "the kernel took every write, and yet " + "; ".join(wrong),
@@ -198,5 +218,8 @@ def _put_back(machine: Machine, journal: Journal, failure: BaseException, tell: 
 
 def _gone(key: str) -> NotFound:
     return NotFound(
-        f"{key} is gone", hint="it was unplugged or removed meanwhile", subject=key, code="no-such-device"
+        f"{shown(key)} is gone",
+        hint="it was unplugged or removed meanwhile: vfioctl list-devices",
+        subject=shown(key),
+        code="no-such-device",
     )

@@ -59,6 +59,13 @@ def refuse_unbindable(machine: Machine, snapshot: Snapshot, device: Device, driv
             subject=device.address,
             code="bridge",
         )
+    if machine.enabled_vfs(device.key):
+        raise GuardRefusal(
+            f"{name} has {machine.enabled_vfs(device.key)} virtual functions enabled, and VFIO takes no such device",
+            hint=f"see who uses them; then: echo 0 > /sys/bus/{device.bus}/devices/{device.address}/sriov_numvfs",
+            subject=device.address,
+            code="virtual-functions",
+        )
     if not machine.has_override(device.key):
         raise UsageError(
             f"{name}: the bus {device.bus} cannot be told which driver a device is to have (no driver_override)",

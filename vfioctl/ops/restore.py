@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 
-from vfioctl.errors import Busy, DeadlinePassed, NotRestored
+from vfioctl.errors import Busy, DeadlinePassed, NotRestored, VfioctlError
 from vfioctl.host.machine import Machine
-from vfioctl.host.state import Journal
-from vfioctl.model import Binding, BindingGoal, DynamicId, SetAccess
+from vfioctl.host.state import Home, Journal
+from vfioctl.model import Binding, BindingGoal, DynamicId, SetAccess, shown
 from vfioctl.ops.signals import Signals
 from vfioctl.ops.steps import Tell, apply
 from vfioctl.policy.planning import plan, remove_id
@@ -35,6 +36,9 @@ def restore(machine: Machine, journal: Journal, tell: Tell) -> list[str]:
     """Plans from what is to what was, device by device, going on past failures; what is left, in words."""
     left = without_ids(machine, journal.dynamic_ids, tell)
     for key, then in reversed(list(journal.before.bindings.items())):
+        if key in journal.identities and machine.identity(key) not in (None, journal.identities[key]):
+            tell(f"at {shown(key)} there is another device now: it is left alone")
+            continue
         left += _bring_back(machine, key, then, tell)
     for path, access in journal.before.access.items():
         why = ""
@@ -48,23 +52,31 @@ def restore(machine: Machine, journal: Journal, tell: Tell) -> list[str]:
         if current is not None and current != access:
             left.append(f"{path} could not be given back its owner and mode{why}")
     try:
-        if machine.state.homes() != journal.homes:
+        if _homes_or_none(machine) != journal.homes:
             machine.state.save_homes(journal.homes)
     except OSError as error:
         left.append(f"the record of home drivers: {error.strerror} ({error.filename})")
     return left
 
 
+def _homes_or_none(machine: Machine) -> Mapping[str, Home] | None:
+    """The record of home drivers; None when it cannot be understood, and is to be replaced."""
+    try:
+        return machine.state.homes()
+    except VfioctlError:
+        return None
+
+
 def _bring_back(machine: Machine, key: str, then: Binding, tell: Tell) -> list[str]:
     """Brings one device back to ``then``; what is left, in words."""
     goal = BindingGoal(then.driver, then.driver_override)
-    had = f"it had driver {then.driver}, override {then.driver_override}"
+    had = f"it had {then}"
     why = ""
     try:
         try:
             now = machine.binding(key)
             if now is None:
-                tell(f"{key} is gone: there is nothing to put back")
+                tell(f"{shown(key)} is gone: there is nothing to put back")
                 return []
             for step in plan(key, now, goal):
                 apply(machine, step, tell)
@@ -77,7 +89,7 @@ def _bring_back(machine: Machine, key: str, then: Binding, tell: Tell) -> list[s
         return [f"{error.message}; {had}"]
     if now is None or goal.reached(now):
         return []
-    return [f"{key} has driver {now.driver}, override {now.driver_override}; {had}{why}"]
+    return [f"{shown(key)} has {now}; {had}{why}"]
 
 
 def without_ids(machine: Machine, dynamic_ids: tuple[DynamicId, ...], tell: Tell) -> list[str]:

@@ -37,4 +37,4 @@ class Signals:
     def _handle(self, number: int, frame: object) -> None:
         if self.armed:
             self.armed = False
-            raise KeyboardInterrupt if number == signal.SIGINT else Interrupted(number)
+            raise Interrupted(number)

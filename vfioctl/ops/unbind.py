@@ -40,9 +40,10 @@ def plan_unbind(
         command="unbind",
         bindings=goals,
         nodes=node_paths(snapshot, {device.group for device in devices if device.group is not None}),
-        homes=lambda before: {key: home for key, home in homes.items() if key not in goals},
+        modules=tuple(dict.fromkeys(modules)),
+        homes=lambda before: {key: home for key, home in machine.state.homes().items() if key not in goals},
     )
-    return planned(machine, request, modules)
+    return planned(machine, request)
 
 
 def _way_home(
@@ -52,11 +53,11 @@ def _way_home(
         return BindingGoal(None, None)
     if to is not None:
         return BindingGoal(to, None)
+    if device.driver not in (None, "pci-stub") and not is_vfio_bound(device):
+        return BindingGoal(device.driver, device.driver_override)  # the host has it, whatever is on record
     home = homes.get(device.key)
     if home is not None and home.identity == machine.identity(device.key):
         return BindingGoal(home.binding.driver, home.binding.driver_override)
     if is_vfio_bound(device):
         return BindingGoal(KERNELS_CHOICE, None, leaving=device.driver)
-    if device.driver is None:
-        return BindingGoal(KERNELS_CHOICE, None)
-    return BindingGoal(device.driver, device.driver_override)  # a host driver has it: nothing to do
+    return BindingGoal(KERNELS_CHOICE, None)

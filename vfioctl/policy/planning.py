@@ -71,6 +71,7 @@ def as_shell(steps: Iterable[Step]) -> list[str]:
         else:
             text = step.data.rstrip("\n")
             lines.append(
-                f"echo {shlex.quote(text)} > {shlex.quote(step.path)}" if text else f"echo > {step.path}"
+                f"echo {shlex.quote(text)}".rstrip("' ") if not text else f"echo {shlex.quote(text)}"
             )
+            lines[-1] += f" > {shlex.quote(step.path)}"
     return lines

@@ -19,7 +19,9 @@ def members_to_bind(verdict: Viability) -> tuple[list[Device], list[Device]]:
         if member.device.is_bridge:
             if member.blocking:
                 bridges.append(member.device)
-        elif member.blocking or (member.reason == "unbound" and is_assignable(member.device)):
+        elif member.blocking or (
+            member.reason in ("unbound", "vfio-driver") and is_assignable(member.device)
+        ):
             endpoints.append(member.device)
     return endpoints, bridges
 

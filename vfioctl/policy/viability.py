@@ -75,6 +75,7 @@ def uses_dma_ownership(group: IommuGroup, kernel: Kernel) -> bool:
     """Which of the two rules this kernel has. Features first, for distributions port them back."""
     return (
         kernel.has_iommufd
+        or kernel.has_vfio_dev
         or any(device.vfio_dev for device in group.devices)
         or release_at_least(kernel.release, 5, 19)
     )
@@ -156,7 +157,7 @@ def problems_of(group: IommuGroup, kernel: Kernel) -> tuple[Problem, ...]:
         found.append(
             Problem("noiommu", "no-IOMMU mode: the device can reach all memory, and CAP_SYS_RAWIO is needed")
         )
-    elif kernel.interrupts_isolated is False:
+    elif kernel.interrupts_isolated is False and any(device.bus != "mdev" for device in group.devices):
         allowed = kernel.unsafe_interrupts_allowed
         found.append(
             Problem(

@@ -6,9 +6,10 @@ import click
 
 from vfioctl.cli import assigned
 from vfioctl.cli.access_options import access_options, wish
-from vfioctl.cli.arguments import SUBJECT, driver_name, resolve
+from vfioctl.cli.arguments import SUBJECT, driver_name, resolve_all
 from vfioctl.cli.output import options, output_options
 from vfioctl.cli.session import Session
+from vfioctl.errors import ExitStatus
 from vfioctl.model import Device, IommuGroup, Snapshot
 from vfioctl.policy.guards import ALLOWABLE_GUARDS
 from vfioctl.policy.subjects import find_group
@@ -68,7 +69,7 @@ def command(
     as_json: bool,
     noheadings: bool,
     columns: tuple[str, ...],
-) -> None:
+) -> int:
     """Bind devices to a VFIO driver: all of them or none.
 
     A DEVICE is bound alone; a GROUP, or any member with --group, stands for every member that needs it: endpoints
@@ -89,10 +90,11 @@ def command(
     output = options(format_, as_json, noheadings, columns, assigned.DEFAULT)
     if dry_run:
         assigned.print_dry_run(session, output, planned, access)
-        return
+        return int(ExitStatus.OK)
     done = carry_out(machine, planned, access, session.tell)
     assigned.report(session, output, planned, done)
     assigned.warn_unusable(done.snapshot, planned)
+    return int(ExitStatus.OK if done.settled else ExitStatus.TIMEOUT)
 
 
 def _select(
@@ -103,8 +105,7 @@ def _select(
 
     endpoints: dict[str, Device] = {}
     bridges: dict[str, Device] = {}
-    for text in subjects:
-        found = resolve(session, snapshot, text)
+    for found in resolve_all(session, snapshot, subjects):
         if isinstance(found, Device):
             endpoints.setdefault(found.key, found)
         if isinstance(found, IommuGroup) or (whole and found.group is not None):

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from vfioctl.cli import messages, records
-from vfioctl.cli.arguments import SUBJECT, group_of, resolve
+from vfioctl.cli.arguments import SUBJECT, group_of, resolve_all
 from vfioctl.cli.output import Columns, emit, options, output_options
 from vfioctl.cli.session import Session
 from vfioctl.errors import ExitStatus
@@ -71,7 +71,9 @@ def command(
     the group now: a member is bound to a VFIO driver, firmware wants no 1:1 mapping, and interrupts are isolated.
     """
     snapshot = session.snapshot()
-    results = [_result(session, snapshot, text, live) for text in subjects]
+    results = [
+        _result(session, snapshot, subject, live) for subject in resolve_all(session, snapshot, subjects)
+    ]
     if not quiet:
         rows = [{**result, **member} for result in results for member in result["members"] or [_NOBODY]]
         emit(
@@ -100,8 +102,7 @@ def _explain(result: dict[str, Any]) -> None:
 _NOBODY = dict.fromkeys(("address", "driver", "verdict", "reason", "detail", "cure"))
 
 
-def _result(session: Session, snapshot: Snapshot, text: str, live: bool) -> dict[str, Any]:
-    subject = resolve(session, snapshot, text)
+def _result(session: Session, snapshot: Snapshot, subject: IommuGroup | Device, live: bool) -> dict[str, Any]:
     group = group_of(snapshot, subject)
     if group is None:
         assert isinstance(subject, Device)
@@ -122,7 +123,7 @@ def _result(session: Session, snapshot: Snapshot, text: str, live: bool) -> dict
         }
     verdict = judge(group, snapshot.kernel)
     status = None
-    if live:
+    if live and group.node is not None:
         from vfioctl.ops.dma import group_status
         from vfioctl.policy.refusals.facts import state_of
 
@@ -131,7 +132,7 @@ def _result(session: Session, snapshot: Snapshot, text: str, live: bool) -> dict
         "subject": str(subject.id) if isinstance(subject, IommuGroup) else subject.address,
         "group": group.id,
         "viable": verdict.viable if status is None else status.viable,
-        "usable": verdict.usable,
+        "usable": verdict.usable and (status is None or status.viable),
         "members": [records.member(member) for member in verdict.members],
         "problems": [records.problem(problem) for problem in verdict.problems],
         "live": status and {"viable": status.viable, "container_set": status.container_set},

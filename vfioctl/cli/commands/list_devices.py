@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from vfioctl.cli import records
-from vfioctl.cli.arguments import SUBJECT, resolve
+from vfioctl.cli.arguments import SUBJECT, resolve_all
 from vfioctl.cli.output import Columns, emit, options, output_options
 from vfioctl.cli.session import Session
 from vfioctl.errors import UsageError
@@ -77,7 +77,7 @@ def command(
     verdicts = {g.id: judge(g, snapshot.kernel) for g in snapshot.groups}
     devices = list(snapshot.devices)
     if subjects:
-        wanted = _members([resolve(session, snapshot, text) for text in subjects])
+        wanted = _members(resolve_all(session, snapshot, subjects))
         devices = [d for d in devices if d.key in wanted]
     if group is not None:
         devices = [d for d in devices if d.group == group]

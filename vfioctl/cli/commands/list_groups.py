@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from vfioctl.cli import messages, records
-from vfioctl.cli.arguments import SUBJECT, group_numbers, resolve
+from vfioctl.cli.arguments import SUBJECT, group_numbers, resolve_all
 from vfioctl.cli.output import Columns, emit, options, output_options
 from vfioctl.cli.session import Session
 from vfioctl.policy.viability import judge
@@ -63,7 +63,7 @@ def command(
     snapshot = session.snapshot(ungrouped=bool(subjects))
     groups = snapshot.groups
     if subjects:
-        wanted = group_numbers(snapshot, [resolve(session, snapshot, text) for text in subjects])
+        wanted = group_numbers(snapshot, resolve_all(session, snapshot, subjects))
         groups = tuple(group for group in groups if group.id in wanted)
     found = [records.group(group, judge(group, snapshot.kernel)) for group in groups]
     rows = [{**r, **d} for r in found for d in r["devices"]] if devices else found

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import click
 
 from vfioctl.cli import records
-from vfioctl.cli.arguments import SUBJECT, group_numbers, resolve
+from vfioctl.cli.arguments import SUBJECT, group_numbers, resolve_all
 from vfioctl.cli.output import Columns, emit, options, output_options
 from vfioctl.cli.session import Session
 from vfioctl.policy.refusals.facts import state_of
@@ -93,7 +93,7 @@ def command(
     address = None if iova is None else parse_iova(iova)
     machine = session.machine
     snapshot = machine.snapshot()
-    numbers = sorted(group_numbers(snapshot, [resolve(session, snapshot, text) for text in subjects]))
+    numbers = sorted(group_numbers(snapshot, resolve_all(session, snapshot, subjects)))
     groups = [find_group(snapshot, number) for number in numbers]
     user = str(os.geteuid())
     with _progress(size_bytes) as progress:

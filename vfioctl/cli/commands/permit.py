@@ -34,7 +34,7 @@ def command(
     as_json: bool,
     noheadings: bool,
     columns: tuple[str, ...],
-) -> None:
+) -> int:
     """Let a user or a user group open the nodes: the group node, and the devices' cdevs where there are any.
 
     udev is waited for first, so that its rules cannot undo it; owner and mode are read back. It holds until the node
@@ -44,4 +44,4 @@ def command(
     if asked is None:
         raise UsageError("who may? --user NAME, --group-owner NAME", hint="vfioctl permit --help")
     output = options(format_, as_json, noheadings, columns, permissions.DEFAULT)
-    permissions.change_access(session, subjects, asked, "permit", output)
+    return permissions.change_access(session, subjects, asked, "permit", output)

@@ -27,7 +27,7 @@ def command(
     as_json: bool,
     noheadings: bool,
     columns: tuple[str, ...],
-) -> None:
+) -> int:
     """Make the nodes root's alone again: root:root, mode 0600, as the kernel makes them.
 
     Who has a node open already keeps it open; vfioctl unbind names such a holder.
@@ -35,4 +35,4 @@ def command(
     from vfioctl.ops.access import KERNELS_OWN
 
     output = options(format_, as_json, noheadings, columns, permissions.DEFAULT)
-    permissions.change_access(session, subjects, KERNELS_OWN, "revoke", output)
+    return permissions.change_access(session, subjects, KERNELS_OWN, "revoke", output)

@@ -11,10 +11,9 @@ import click
 from vfioctl.cli import records
 from vfioctl.cli.arguments import SUBJECT, group_of, resolve
 from vfioctl.cli.commands.list_devices import add_names
-from vfioctl.cli.messages import visible
 from vfioctl.cli.output import emit, options, output_options, text
 from vfioctl.cli.session import Session
-from vfioctl.errors import NotFound, UsageError
+from vfioctl.errors import NotFound, UsageError, visible
 from vfioctl.model import Device, IommuGroup
 from vfioctl.policy.viability import judge
 

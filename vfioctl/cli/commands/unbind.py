@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from vfioctl.cli import assigned, messages
-from vfioctl.cli.arguments import SUBJECT, driver_name, resolve
+from vfioctl.cli.arguments import SUBJECT, driver_name, resolve_all
 from vfioctl.cli.output import options, output_options
 from vfioctl.cli.session import Session
 from vfioctl.errors import UsageError
@@ -87,8 +87,7 @@ def _select(
     session: Session, snapshot: Snapshot, subjects: tuple[str, ...], whole: bool, recorded: set[str]
 ) -> list[Device]:
     devices: dict[str, Device] = {}
-    for text in subjects:
-        found = resolve(session, snapshot, text)
+    for found in resolve_all(session, snapshot, subjects):
         if isinstance(found, Device):
             devices.setdefault(found.key, found)
         if isinstance(found, IommuGroup) or (whole and found.group is not None):

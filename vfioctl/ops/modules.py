@@ -1,0 +1,31 @@
+"""Loading what a change needs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from vfioctl.errors import KernelRefusal
+from vfioctl.host.machine import Machine
+from vfioctl.ops.steps import Tell
+
+
+def load_modules(machine: Machine, modules: Sequence[str], recorded: Collection[str], tell: Tell) -> None:
+    """Loads modules by name or modalias. Raises KernelRefusal or DeadlinePassed.
+
+    A driver that arrives takes every device without one that it matches (``ids=`` in modprobe.d, an identical card).
+    Those that are not ``recorded`` (by key) are not put back, and so they are named.
+    """
+    if not modules:
+        return
+    before = {device.key: device.driver for device in machine.snapshot().devices}
+    for module in modules:
+        tell(f"+ modprobe {module}")
+        try:
+            machine.load_module(module)
+        except KernelRefusal:
+            # A modalias that no module answers to is no failure: the device may have no host driver at all.
+            if ":" not in module:
+                raise
+    for device in machine.snapshot().devices:
+        if device.key not in recorded and device.driver != before.get(device.key, device.driver):
+            tell(f"loading {', '.join(modules)} has given {device.address} to {device.driver} as well")
