@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,12 +23,16 @@ def main(args: Sequence[str] | None = None) -> int:
         args = sys.argv[1:]
     from vfioctl.cli.app import run
 
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return run(args)
 
 
 def program() -> NoReturn:
     """The whole life of the process. It ends without taking the interpreter apart, a sixth of the time of a short
     command: files are closed and synced where they are used, and nothing is left to atexit."""
+    # Until there is something to put right, Ctrl-C ends us as it ends any program, and not with a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         status = main()
     except Exception:  # noqa: BLE001  # a bug: the interpreter's status would be 1, and that is a clean "no"

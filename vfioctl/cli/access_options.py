@@ -61,6 +61,7 @@ def _uid(name: str | None) -> int | None:
 
     if name is None or name.isdecimal():
         return _number(name)
+    _refuse_no_name("--user", name)
     try:
         return pwd.getpwnam(name).pw_uid
     except KeyError as error:
@@ -74,12 +75,18 @@ def _gid(name: str | None) -> int | None:
 
     if name is None or name.isdecimal():
         return _number(name)
+    _refuse_no_name("--group-owner", name)
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError as error:
         raise NotFound(
             f"there is no user group {name!r}", hint="a name or a gid", subject=name, code="no-such-user"
         ) from error
+
+
+def _refuse_no_name(option: str, name: str) -> None:
+    if not name or name[0] in "-+" or not name.isprintable():
+        raise UsageError(f"{option}: {name!r} is no name", subject=name)
 
 
 def _number(text: str | None) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -117,7 +118,7 @@ def run(args: Sequence[str], machine: Machine | None = None) -> int:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
         result: Any = vfioctl.main(list(args), prog_name="vfioctl", obj=machine, standalone_mode=False)
-        sys.stdout.flush()
+        _flush()
     except VfioctlError as error:
         messages.error(error, as_json=wants_json)
         return int(error.status)
@@ -141,6 +142,22 @@ def run(args: Sequence[str], machine: Machine | None = None) -> int:
         messages.error(_unforeseen(error), as_json=wants_json)
         return int(ExitStatus.KERNEL)
     return int(result) if isinstance(result, int) else int(ExitStatus.OK)
+
+
+def _flush() -> None:
+    """Raises VfioctlError when the answer does not reach stdout: what was asked for has been done by then."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # it is not to be tried again at the end
+        raise VfioctlError(
+            f"done, but the answer could not be written to stdout: {error.strerror}",
+            hint="make room, or send it elsewhere; vfioctl show tells what is there now",
+            errno=error.errno,
+            code="output",
+        ) from error
 
 
 def _wants_json(args: Sequence[str]) -> bool:
@@ -174,9 +191,20 @@ def _unreadable(error: PermissionError) -> VfioctlError:
     )
 
 
+_SYSTEM_CURES = {
+    errno.ENOSPC: "make room there; nothing has been changed",
+    errno.EROFS: "it is read-only here: a container, or a file system that has failed",
+    errno.ENOTDIR: "something else stands where a directory should be: look at it, and remove it",
+    errno.EISDIR: "a directory stands where a file should be: look at it, and remove it",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENOMEM: "free memory",
+}
+
+
 def _unforeseen(error: OSError) -> VfioctlError:
     return VfioctlError(
         f"{error.filename or 'the system'}: {error.strerror or error}",
+        hint=_SYSTEM_CURES.get(error.errno or 0, "the kernel log may say more (dmesg)"),
         subject=str(error.filename) if error.filename else None,
         errno=error.errno,
         code="system",

@@ -98,9 +98,7 @@ def emit(
     if output.format == "json":
         emit_json(document)
     elif output.format == "yaml":
-        import yaml
-
-        sys.stdout.write(yaml.safe_dump(_plain(document), sort_keys=False, allow_unicode=False))
+        emit_yaml(document)
     else:
         columns = columns or {}
         table = [[columns[name](row) for name in output.columns] for row in rows]
@@ -116,6 +114,21 @@ def emit_json(document: Record) -> None:
 
     indent = 2 if sys.stdout.isatty() else None
     sys.stdout.write(json.dumps(document, indent=indent) + "\n")
+
+
+def emit_yaml(document: Record) -> None:
+    """YAML whose strings are strings to every reader: 11e8 without quotes is a number to YAML 1.2, and an id to us."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    def represent(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+        style = '"' if value[:1] in "0123456789.+-" else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, represent)
+    sys.stdout.write(yaml.dump(_plain(document), Dumper=Dumper, sort_keys=False, allow_unicode=False))
 
 
 def emit_plain(output: Output, table: Sequence[Sequence[object]]) -> None:

@@ -56,7 +56,8 @@ def modprobe(name: str, timeout: float) -> None:
         words = said.strip().splitlines() or [f"modprobe ended with {child.returncode}"]
         raise KernelRefusal(
             f"module {name} cannot be loaded: {words[-1]}",
-            hint="is it part of this kernel? modinfo " + name,
+            hint=f"modinfo {name} says whether this kernel has it, modprobe --showconfig | grep "
+            f"{name.replace('-', '.')} whether /etc/modprobe.d replaces or forbids it",
             subject=name,
             code="no-module",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from vfioctl.host.files import names
+from vfioctl.host.files import names, read
 
 KINDS = ("net", "block")
 
@@ -39,7 +39,9 @@ def carried_by(root: str, device: str, kind: str) -> list[str]:
     return [
         name
         for name in names(os.path.join(root, "sys/class", kind))
-        if any(path.startswith(top) for path in devices_behind(root, name, (kind,)))
+        # A hidden block device is a path of an NVMe disk, not a disk of its own.
+        if read(os.path.join(root, "sys/class", kind, name, "hidden")) != "1"
+        and any(path.startswith(top) for path in devices_behind(root, name, (kind,)))
     ]
 
 

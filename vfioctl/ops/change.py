@@ -198,7 +198,9 @@ def _verify(machine: Machine, goals: Mapping[str, BindingGoal], found: Mapping[s
 
 def _put_back(machine: Machine, journal: Journal, failure: BaseException, tell: Tell) -> None:
     """Raises Restored or NotRestored."""
-    message = getattr(failure, "message", None) or str(failure) or type(failure).__name__
+    message = getattr(failure, "message", None) or getattr(failure, "strerror", None) or repr(failure)
+    if isinstance(failure, OSError) and failure.filename:
+        message = f"{failure.filename}: {message}"
     hint = getattr(failure, "hint", None)
     number = getattr(failure, "errno", None)
     subject = getattr(failure, "subject", None)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from vfioctl.errors import KernelRefusal, UsageError
 from vfioctl.host import memory, vfio
+from vfioctl.host.holders import holders
 from vfioctl.host.ioctl import CallError
 from vfioctl.host.vfio import IommuInfo
 from vfioctl.policy.refusals import State, explain, no_iommu_backend, not_viable
@@ -144,6 +145,11 @@ def explained(state: State) -> Iterator[None]:
             now = memory.memlock()
             state = state._replace(
                 memlock_limit=None if now.cap_ipc_lock else now.limit, memlock_locked=now.locked
+            )
+        if error.call == "open" and number == errno.EBUSY and isinstance(error.filename, str):
+            found = holders(error.filename)
+            state = state._replace(
+                holders=tuple(f"{h.command} (process {h.pid}, uid {h.uid})" for h in found)
             )
         path = error.filename if isinstance(error.filename, str) else None
         raise explain(error.call, number, state, path) from error

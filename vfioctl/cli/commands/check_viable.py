@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -10,7 +11,7 @@ from vfioctl.cli import messages, records
 from vfioctl.cli.arguments import SUBJECT, group_of, resolve_all
 from vfioctl.cli.output import Columns, emit, options, output_options
 from vfioctl.cli.session import Session
-from vfioctl.errors import ExitStatus
+from vfioctl.errors import ExitStatus, VfioctlError, worst
 from vfioctl.model import Device, IommuGroup, Snapshot
 from vfioctl.policy.viability import judge
 
@@ -71,8 +72,10 @@ def command(
     the group now: a member is bound to a VFIO driver, firmware wants no 1:1 mapping, and interrupts are isolated.
     """
     snapshot = session.snapshot()
+    failures: list[ExitStatus] = []
     results = [
-        _result(session, snapshot, subject, live) for subject in resolve_all(session, snapshot, subjects)
+        _result(session, snapshot, subject, live, failures)
+        for subject in resolve_all(session, snapshot, subjects)
     ]
     if not quiet:
         rows = [{**result, **member} for result in results for member in result["members"] or [_NOBODY]]
@@ -86,7 +89,7 @@ def command(
         for result in results:
             _explain(result)
     good = all(result["usable" if usable else "viable"] for result in results)
-    return int(ExitStatus.OK if good else ExitStatus.NO)
+    return int(worst(ExitStatus.OK if good else ExitStatus.NO, *failures))
 
 
 def _explain(result: dict[str, Any]) -> None:
@@ -102,7 +105,14 @@ def _explain(result: dict[str, Any]) -> None:
 _NOBODY = dict.fromkeys(("address", "driver", "verdict", "reason", "detail", "cure"))
 
 
-def _result(session: Session, snapshot: Snapshot, subject: IommuGroup | Device, live: bool) -> dict[str, Any]:
+def _result(
+    session: Session,
+    snapshot: Snapshot,
+    subject: IommuGroup | Device,
+    live: bool,
+    failures: list[ExitStatus],
+) -> dict[str, Any]:
+    """The record of one subject. What the kernel refuses to tell is one of its problems, and counted in ``failures``."""
     group = group_of(snapshot, subject)
     if group is None:
         assert isinstance(subject, Device)
@@ -122,18 +132,24 @@ def _result(session: Session, snapshot: Snapshot, subject: IommuGroup | Device, 
             "live": None,
         }
     verdict = judge(group, snapshot.kernel)
+    problems = [records.problem(problem) for problem in verdict.problems]
     status = None
     if live and group.node is not None:
         from vfioctl.ops.dma import group_status
         from vfioctl.policy.refusals.facts import state_of
 
-        status = group_status(group.id, state_of(verdict, snapshot.kernel), session.machine.dev)
+        state = state_of(verdict, snapshot.kernel, str(os.geteuid()))
+        try:
+            status = group_status(group.id, state, session.machine.dev)
+        except VfioctlError as error:
+            problems.append({"code": error.code, "detail": error.message, "cure": error.hint})
+            failures.append(error.status)
     return {
         "subject": str(subject.id) if isinstance(subject, IommuGroup) else subject.address,
         "group": group.id,
         "viable": verdict.viable if status is None else status.viable,
         "usable": verdict.usable and (status is None or status.viable),
         "members": [records.member(member) for member in verdict.members],
-        "problems": [records.problem(problem) for problem in verdict.problems],
+        "problems": problems,
         "live": status and {"viable": status.viable, "container_set": status.container_set},
     }
