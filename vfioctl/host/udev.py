@@ -1,4 +1,4 @@
-"""udev: waiting until it has done with a node, and the hardware database. The home of pyudev."""
+"""udev: waiting until it has done with a node. The home of pyudev."""
 
 from __future__ import annotations
 

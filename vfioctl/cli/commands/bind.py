@@ -26,8 +26,9 @@ Examples:
 
 \b
 Exit status:
-  0 bound (also when it was before), 5 refused by a guard, 6 somebody holds it,
-  8 failed and put back, 9 failed and not all put back.""",
+  0 bound (also when it was before), 3 no such device or no IOMMU group, 4 not root, 5 refused by a guard,
+  6 somebody holds it, 7 the kernel refused the first step, 8 failed and put back, 9 failed and not all
+  put back, 124 the kernel or udev did not answer in time.""",
 )
 @click.argument("subjects", metavar="GROUP|DEVICE...", nargs=-1, required=True, type=SUBJECT)
 @click.option("--group", "whole", is_flag=True, help="Take every member of the groups that needs it.")

@@ -42,7 +42,8 @@ Examples:
 
 \b
 Exit status:
-  0 all viable (with --usable: and usable), 1 one is not, 3 no such group or device.""",
+  0 all viable (with --usable: and usable), 1 one is not, 3 no such group or device; with --live also
+  4 no permission, 6 somebody holds the group.""",
 )
 @click.argument("subjects", metavar="GROUP|DEVICE...", nargs=-1, required=True, type=SUBJECT)
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing: the exit status is the answer.")
@@ -112,7 +113,7 @@ def _result(
     live: bool,
     failures: list[ExitStatus],
 ) -> dict[str, Any]:
-    """The record of one subject. What the kernel refuses to tell is one of its problems, and counted in ``failures``."""
+    """The record of one subject. What the kernel refuses to tell is one of its problems, and goes to ``failures``."""
     group = group_of(snapshot, subject)
     if group is None:
         assert isinstance(subject, Device)
