@@ -26,7 +26,7 @@ class Output(NamedTuple):
 
 
 def output_options(columns: Columns | None = None, default: Sequence[str] = ()) -> Callable[[F], F]:
-    """Adds --format, -J and, for a command with ``columns``, -n and -o; the command gets their values, for :func:`options`."""
+    """Adds --format, -J and, for a command with ``columns``, -n and -o; see :func:`options` for their values."""
 
     def decorate(function: F) -> F:
         if columns is not None:
