@@ -14,6 +14,8 @@ from vfioctl.errors import UsageError, visible
 Record = Mapping[str, Any]
 #: Column name -> the value of that column in a record.
 Columns = Mapping[str, Callable[[Record], object]]
+#: Columns whose yes and no are good and bad.
+_VERDICTS = frozenset({"viable", "usable", "live"})
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -143,7 +145,10 @@ def emit_table(session: Session, output: Output, table: Sequence[Sequence[object
     """For people; its form may change from release to release."""
     from vfioctl.cli import terminal
 
-    rows = [[(visible(text(cell)), _style(cell)) for cell in row] for row in table]
+    rows = [
+        [(visible(text(cell)), _style(name, cell)) for name, cell in zip(output.columns, row, strict=True)]
+        for row in table
+    ]
     terminal.print_table([] if output.noheadings else output.columns, rows, session.color)
 
 
@@ -164,8 +169,9 @@ def _field(cell: object) -> str:
     return visible(text(cell).replace("\\", "\\\\")).replace(" ", "\\x20")
 
 
-def _style(cell: object) -> str:
-    return {True: "green", False: "red"}[cell] if isinstance(cell, bool) else ""
+def _style(name: str, cell: object) -> str:
+    """Verdicts are green and red; that something was not changed is neither."""
+    return {True: "green", False: "red"}[cell] if isinstance(cell, bool) and name in _VERDICTS else ""
 
 
 def _plain(value: Any) -> Any:

@@ -15,14 +15,15 @@ from rich.text import Text
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]], color: str) -> None:
     """Prints rows of (text, style) under ``headings`` (none: without); ``color`` is auto, always or never."""
-    drawn = Table(box=None, show_header=bool(headings), pad_edge=False, header_style="bold")
+    plain = color == "never" or (color == "auto" and "NO_COLOR" in os.environ)
+    drawn = Table(box=None, show_header=bool(headings), pad_edge=False, header_style="" if plain else "bold")
     for name in headings or [""] * max(map(len, rows), default=0):
         drawn.add_column(Text(name.upper()), overflow="fold")
     for row in rows:
         drawn.add_row(*(Text(text, style=style) for text, style in row))
     console = Console(
         force_terminal=True if color == "always" else None,
-        no_color=color == "never" or (color == "auto" and "NO_COLOR" in os.environ),
+        no_color=plain,
         highlight=False,
         soft_wrap=not sys.stdout.isatty(),
     )

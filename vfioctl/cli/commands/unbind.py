@@ -30,7 +30,9 @@ Exit status:
   8 failed and put back, 9 failed and not all put back, 124 the kernel did not answer in time.""",
 )
 @click.argument("subjects", metavar="GROUP|DEVICE...", nargs=-1, required=True, type=SUBJECT)
-@click.option("--group", "whole", is_flag=True, help="Give back every member on a VFIO driver, or that vfioctl took.")
+@click.option(
+    "--group", "whole", is_flag=True, help="Give back every member on a VFIO driver, or that vfioctl took."
+)
 @click.option("--to", callback=driver_name, metavar="DRIVER", help="To this driver.")
 @click.option(
     "--leave-unbound", is_flag=True, help="To no driver; takes a device from its host driver as well."
