@@ -144,6 +144,15 @@ class FakeMachine(Machine):
         if path not in self.kernel.nodes:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
+    def claiming_drivers(self, key: str) -> list[str]:
+        device = self.kernel.devices.get(key.rpartition("/")[2])
+        made = {make().name for make in self.kernel.modules.values()}  # a driver that is built in has no module
+        return [
+            driver.name
+            for driver in self.kernel.drivers.values()
+            if device is not None and driver.name in made and any(e.matches(device.pci) for e in driver.ids)
+        ]
+
     def load_module(self, name: str) -> None:
         self.point(f"modprobe {name}", lambda: self.kernel.load_module(name))
 

@@ -85,15 +85,29 @@ def test_no_text_of_an_argument_reaches_sysfs(world: FakeWorld) -> None:
     assert world.kernel.writes == []
 
 
-def test_a_driver_that_fails_silently(world: FakeWorld) -> None:
-    """drivers_probe says yes and nothing is bound: the device is left without a driver, and that is said."""
+def forget_homes(world: FakeWorld) -> None:
+    (Path(world.kernel.tree.root) / "run/vfioctl/homes.json").unlink()
+
+
+def test_a_host_driver_that_refuses_silently(world: FakeWorld) -> None:
+    """drivers_probe says yes and nothing is bound: the driver that claims the device is asked for in vain."""
     nic = ROLES["nic_a"]
     assert world.run("bind", nic).status == 0
-    (Path(world.kernel.tree.root) / "run/vfioctl/homes.json").unlink()
+    forget_homes(world)
     world.kernel.probe_errors["e1000e", nic] = 22
-    result = world.run("unbind", nic)
-    assert (result.status, world.driver(nic)) == (0, None)
-    assert f"{nic} has no driver now" in result.stderr
+    result = world.run("unbind", nic, "-J")
+    assert (result.status, result.stdout) == (8, "")
+    assert "e1000e, which claims" in result.json_error["message"]
+    assert (world.driver(nic), world.override(nic)) == ("vfio-pci", "vfio-pci")
+
+
+def test_no_host_driver_claims_it(world: FakeWorld) -> None:
+    edu = ROLES["edu"]
+    assert world.run("bind", edu).status == 0
+    forget_homes(world)
+    result = world.run("unbind", edu)
+    assert (result.status, world.driver(edu), world.override(edu)) == (0, None, None)
+    assert f"{edu} has no driver now" in result.stderr
 
 
 def test_a_host_driver_that_cannot_return(world: FakeWorld) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
@@ -20,39 +21,54 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Output(NamedTuple):
-    """The output options of a command."""
+    """What was asked of the output. ``chosen``: the columns are the user's choice, not the command's default."""
 
     format: str
-    noheadings: bool
-    columns: tuple[str, ...]
+    noheadings: bool = False
+    columns: tuple[str, ...] = ()
+    chosen: bool = False
 
 
-def output_options(columns: Columns | None = None, default: Sequence[str] = ()) -> Callable[[F], F]:
-    """Adds --format, -J and, for a command with ``columns``, -n and -o; see :func:`options` for their values."""
+def output_options(columns: Columns | None = None, default: Sequence[str] = ()) -> Callable[[F], Any]:
+    """Adds --format, -J and, for a command with ``columns``, -n and -o; the command gets an :class:`Output` for them
+    as ``output``."""
 
-    def decorate(function: F) -> F:
+    def decorate(function: F) -> Any:
+        @functools.wraps(function)
+        def command(
+            *args: Any,
+            format_: str | None,
+            as_json: bool,
+            noheadings: bool = False,
+            columns: tuple[str, ...] = (),
+            **values: Any,
+        ) -> Any:
+            chosen = "json" if as_json else format_ or ("table" if sys.stdout.isatty() else "plain")
+            output = Output(chosen, noheadings, columns or tuple(default), bool(columns))
+            return function(*args, output=output, **values)
+
+        wrapped: Any = command
         if columns is not None:
             listed = ", ".join(columns)
-            function = click.option(
+            wrapped = click.option(
                 "-o",
                 "--columns",
                 metavar="A,B",
                 callback=lambda ctx, param, value: _columns(value, columns),
-                expose_value=True,
                 help=f"Columns of table and plain: {listed}.  [default: {', '.join(default)}]",
-            )(function)
-            function = click.option("-n", "--noheadings", is_flag=True, help="Leave the headings out.")(
-                function
+            )(wrapped)
+            wrapped = click.option("-n", "--noheadings", is_flag=True, help="Leave the headings out.")(
+                wrapped
             )
-        function = click.option(
+        wrapped = click.option(
             "-J", "--json", "as_json", is_flag=True, cls=_ShortFlag, help="The same as --format json."
-        )(function)
+        )(wrapped)
         return click.option(
             "--format",
             "format_",
             type=click.Choice(["table", "plain", "json", "yaml"]),
             help="Default: table on a terminal, else plain.",
-        )(function)
+        )(wrapped)
 
     return decorate
 
@@ -65,18 +81,6 @@ class _ShortFlag(click.Option):
         super().add_to_parser(parser, ctx)
         short, long = getattr(parser, "_short_opt", {}), getattr(parser, "_long_opt", {})
         long.update((name, short[name]) for name in self.opts if name in short)
-
-
-def options(
-    format_: str | None,
-    as_json: bool,
-    noheadings: bool = False,
-    columns: Sequence[str] = (),
-    default: Sequence[str] = (),
-) -> Output:
-    """The :class:`Output` from the values of :func:`output_options`; ``default`` stands for no columns."""
-    chosen = "json" if as_json else format_ or ("table" if sys.stdout.isatty() else "plain")
-    return Output(chosen, noheadings, tuple(columns or default))
 
 
 def _columns(value: str | None, columns: Columns) -> tuple[str, ...]:

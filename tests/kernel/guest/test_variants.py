@@ -16,7 +16,10 @@ def test_without_an_iommu_the_list_is_empty_and_explained(vfioctl: Vfioctl, role
         result = vfioctl("list-groups", *arguments, user=Vfioctl.unprivileged)
         assert result.status == 0
         assert "no IOMMU groups" in result.stderr and "cure:" in result.stderr
-        assert result.stdout == "" or result.json == {"schema_version": 1, "groups": []}
+        if arguments:
+            assert result.json == {"schema_version": 1, "groups": []}
+        else:
+            assert result.stdout == ""
     device = vfioctl("list-devices", roles["edu"], "-J").json["devices"][0]
     assert (device["group"], device["viable"]) == (None, None)
     checked = vfioctl("check-viable", roles["edu"], "-J")

@@ -7,7 +7,7 @@ import click
 from vfioctl.cli import assigned
 from vfioctl.cli.access_options import access_options, wish
 from vfioctl.cli.arguments import SUBJECT, driver_name, resolve_all
-from vfioctl.cli.output import options, output_options
+from vfioctl.cli.output import Output, output_options
 from vfioctl.cli.session import Session
 from vfioctl.errors import ExitStatus
 from vfioctl.model import Device, IommuGroup, Snapshot
@@ -66,10 +66,7 @@ def command(
     group_owner: str | None,
     mode: str | None,
     dry_run: bool,
-    format_: str | None,
-    as_json: bool,
-    noheadings: bool,
-    columns: tuple[str, ...],
+    output: Output,
 ) -> int:
     """Bind devices to a VFIO driver: all of them or none.
 
@@ -88,7 +85,6 @@ def command(
     endpoints, bridges = _select(session, snapshot, subjects, whole)
     chosen = BindOptions(driver, method == "new-id", frozenset(allow))
     planned = plan_bind(machine, snapshot, endpoints, bridges, chosen)
-    output = options(format_, as_json, noheadings, columns, assigned.DEFAULT)
     if dry_run:
         assigned.print_dry_run(session, output, planned, access)
         return int(ExitStatus.OK)

@@ -9,7 +9,7 @@ import click
 
 from vfioctl.cli import messages, records
 from vfioctl.cli.arguments import SUBJECT, group_of, resolve_all
-from vfioctl.cli.output import Columns, emit, options, output_options
+from vfioctl.cli.output import Columns, Output, emit, output_options
 from vfioctl.cli.session import Session
 from vfioctl.errors import ExitStatus, VfioctlError, worst
 from vfioctl.model import Device, IommuGroup, Snapshot
@@ -62,10 +62,7 @@ def command(
     quiet: bool,
     usable: bool,
     live: bool,
-    format_: str | None,
-    as_json: bool,
-    noheadings: bool,
-    columns: tuple[str, ...],
+    output: Output,
 ) -> int:
     """Say whether groups are viable, member by member, each with a reason and the command that would help.
 
@@ -82,7 +79,7 @@ def command(
         rows = [{**result, **member} for result in results for member in result["members"] or [_NOBODY]]
         emit(
             session,
-            options(format_, as_json, noheadings, columns, DEFAULT),
+            output,
             records.document("results", results),
             rows,
             COLUMNS,

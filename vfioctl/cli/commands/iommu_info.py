@@ -9,7 +9,7 @@ import click
 
 from vfioctl.cli import messages, records
 from vfioctl.cli.arguments import SUBJECT, group_numbers, resolve
-from vfioctl.cli.output import emit, options, output_options, text
+from vfioctl.cli.output import Output, emit, output_options, text
 from vfioctl.cli.session import Session
 from vfioctl.errors import UsageError, visible
 from vfioctl.policy.refusals.facts import state_of
@@ -34,7 +34,7 @@ Examples:
 )
 @output_options()
 @click.pass_obj
-def command(session: Session, subject: str | None, attach: bool, format_: str | None, as_json: bool) -> None:
+def command(session: Session, subject: str | None, attach: bool, output: Output) -> None:
     """Show what the IOMMU offers: API version, extensions, and for a group its type and reserved regions.
 
     What only an attached group tells (page sizes, IOVA ranges, DMA entries left) is shown with --attach.
@@ -70,7 +70,6 @@ def command(session: Session, subject: str | None, attach: bool, format_: str | 
     else:
         container = dma.probe_container(session.machine.dev)
         record |= {"api_version": container.api_version, "extensions": dict(container.extensions)}
-    output = options(format_, as_json)
     if output.format in ("json", "yaml"):
         emit(session, output, {"schema_version": records.SCHEMA_VERSION, **record})
         return

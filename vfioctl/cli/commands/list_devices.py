@@ -9,7 +9,7 @@ import click
 
 from vfioctl.cli import records
 from vfioctl.cli.arguments import SUBJECT, resolve_all
-from vfioctl.cli.output import Columns, emit, options, output_options
+from vfioctl.cli.output import Columns, Output, emit, output_options
 from vfioctl.cli.session import Session
 from vfioctl.errors import UsageError
 from vfioctl.model import Device, IommuGroup
@@ -64,10 +64,7 @@ def command(
     group: int | None,
     viable: bool | None,
     names: bool,
-    format_: str | None,
-    as_json: bool,
-    noheadings: bool,
-    columns: tuple[str, ...],
+    output: Output,
 ) -> None:
     """List devices: every PCI device, and devices of other buses that are in an IOMMU group.
 
@@ -104,9 +101,11 @@ def command(
         found.append(records.device(device, verdict))
     if names:
         add_names(devices, found)
+        if not output.chosen:
+            output = output._replace(columns=(*DEFAULT, "name"))
     emit(
         session,
-        options(format_, as_json, noheadings, columns, (*DEFAULT, "name") if names else DEFAULT),
+        output,
         records.document("devices", found),
         found,
         COLUMNS,

@@ -6,7 +6,7 @@ import click
 
 from vfioctl.cli import messages, records
 from vfioctl.cli.arguments import SUBJECT, group_numbers, resolve_all
-from vfioctl.cli.output import Columns, emit, options, output_options
+from vfioctl.cli.output import Columns, Output, emit, output_options
 from vfioctl.cli.session import Session
 from vfioctl.policy.viability import judge
 
@@ -50,10 +50,7 @@ def command(
     session: Session,
     subjects: tuple[str, ...],
     devices: bool,
-    format_: str | None,
-    as_json: bool,
-    noheadings: bool,
-    columns: tuple[str, ...],
+    output: Output,
 ) -> None:
     """List IOMMU groups: type, viability, members, drivers, and the node with its owner and mode.
 
@@ -67,9 +64,11 @@ def command(
         groups = tuple(group for group in groups if group.id in wanted)
     found = [records.group(group, judge(group, snapshot.kernel)) for group in groups]
     rows = [{**r, **d} for r in found for d in r["devices"]] if devices else found
+    if devices and not output.chosen:
+        output = output._replace(columns=DEFAULT_DEVICES)
     emit(
         session,
-        options(format_, as_json, noheadings, columns, DEFAULT_DEVICES if devices else DEFAULT),
+        output,
         records.document("groups", found),
         rows,
         COLUMNS,

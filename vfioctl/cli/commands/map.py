@@ -11,7 +11,7 @@ import click
 
 from vfioctl.cli import records
 from vfioctl.cli.arguments import SUBJECT, group_numbers, resolve_all
-from vfioctl.cli.output import Columns, emit, options, output_options
+from vfioctl.cli.output import Columns, Output, emit, output_options
 from vfioctl.cli.session import Session
 from vfioctl.policy.refusals.facts import state_of
 from vfioctl.policy.sizes import format_iova, parse_iova, parse_size
@@ -76,10 +76,7 @@ def command(
     prot: str,
     chunk: str | None,
     backend: str,
-    format_: str | None,
-    as_json: bool,
-    noheadings: bool,
-    columns: tuple[str, ...],
+    output: Output,
 ) -> None:
     """Prove that groups really work: set up a container, set the IOMMU model, map memory, report, undo it all.
 
@@ -112,7 +109,7 @@ def command(
     mappings = [mapping._asdict() for mapping in report.mappings]
     emit(
         session,
-        options(format_, as_json, noheadings, columns, DEFAULT),
+        output,
         {
             "schema_version": records.SCHEMA_VERSION,
             "backend": report.backend,

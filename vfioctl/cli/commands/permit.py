@@ -7,7 +7,7 @@ import click
 from vfioctl.cli import permissions
 from vfioctl.cli.access_options import access_options, wish
 from vfioctl.cli.arguments import SUBJECT
-from vfioctl.cli.output import options, output_options
+from vfioctl.cli.output import Output, output_options
 from vfioctl.cli.session import Session
 from vfioctl.errors import UsageError
 
@@ -30,10 +30,7 @@ def command(
     user: str | None,
     group_owner: str | None,
     mode: str | None,
-    format_: str | None,
-    as_json: bool,
-    noheadings: bool,
-    columns: tuple[str, ...],
+    output: Output,
 ) -> int:
     """Let a user or a user group open the nodes: the group node, and the devices' cdevs where there are any.
 
@@ -43,5 +40,4 @@ def command(
     asked = wish(user, group_owner, mode)
     if asked is None:
         raise UsageError("who may? --user NAME, --group-owner NAME", hint="vfioctl permit --help")
-    output = options(format_, as_json, noheadings, columns, permissions.DEFAULT)
     return permissions.change_access(session, subjects, asked, "permit", output)

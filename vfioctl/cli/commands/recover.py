@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from vfioctl.cli import messages, records
-from vfioctl.cli.output import emit, options, output_options
+from vfioctl.cli.output import Output, emit, output_options
 from vfioctl.cli.session import Session
 
 
@@ -22,7 +22,7 @@ Exit status:
 )
 @output_options()
 @click.pass_obj
-def command(session: Session, format_: str | None, as_json: bool) -> None:
+def command(session: Session, output: Output) -> None:
     """Put back the drivers, overrides, owners and modes from before a change that was interrupted.
 
     vfioctl records them in /run/vfioctl before its first write. While such a record is left over, changing commands
@@ -31,7 +31,6 @@ def command(session: Session, format_: str | None, as_json: bool) -> None:
     from vfioctl.ops.restore import recover
 
     journal = recover(session.machine, session.tell)
-    output = options(format_, as_json)
     if output.format in ("json", "yaml"):
         document = {
             **records.document("changed", journal is not None),

@@ -6,7 +6,7 @@ import click
 
 from vfioctl.cli import permissions
 from vfioctl.cli.arguments import SUBJECT
-from vfioctl.cli.output import options, output_options
+from vfioctl.cli.output import Output, output_options
 from vfioctl.cli.session import Session
 
 
@@ -23,10 +23,7 @@ Examples:
 def command(
     session: Session,
     subjects: tuple[str, ...],
-    format_: str | None,
-    as_json: bool,
-    noheadings: bool,
-    columns: tuple[str, ...],
+    output: Output,
 ) -> int:
     """Make the nodes root's alone again: root:root, mode 0600, as the kernel makes them.
 
@@ -34,5 +31,4 @@ def command(
     """
     from vfioctl.ops.access import KERNELS_OWN
 
-    output = options(format_, as_json, noheadings, columns, permissions.DEFAULT)
     return permissions.change_access(session, subjects, KERNELS_OWN, "revoke", output)

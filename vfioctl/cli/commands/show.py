@@ -11,7 +11,7 @@ import click
 from vfioctl.cli import records
 from vfioctl.cli.arguments import SUBJECT, group_of, resolve
 from vfioctl.cli.commands.list_devices import add_names
-from vfioctl.cli.output import emit, options, output_options, text
+from vfioctl.cli.output import Output, emit, output_options, text
 from vfioctl.cli.session import Session
 from vfioctl.errors import NotFound, UsageError, visible
 from vfioctl.model import Device, IommuGroup
@@ -41,8 +41,7 @@ def command(
     keys: tuple[str, ...],
     value: bool,
     names: bool,
-    format_: str | None,
-    as_json: bool,
+    output: Output,
 ) -> None:
     """Show everything known of one group or device, one KEY=VALUE a line.
 
@@ -62,7 +61,6 @@ def command(
         kind, record = "device", _device(session, found, records.device(found, verdict))
         if names:
             add_names([found], [record])
-    output = options(format_, as_json)
     if keys:
         chosen = _chosen(record, keys)
         if output.format in ("json", "yaml"):

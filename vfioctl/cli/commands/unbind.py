@@ -6,7 +6,7 @@ import click
 
 from vfioctl.cli import assigned, messages
 from vfioctl.cli.arguments import SUBJECT, driver_name, resolve_all
-from vfioctl.cli.output import options, output_options
+from vfioctl.cli.output import Output, output_options
 from vfioctl.cli.session import Session
 from vfioctl.errors import UsageError
 from vfioctl.model import KERNELS_CHOICE, Device, IommuGroup, Snapshot
@@ -54,10 +54,7 @@ def command(
     leave_unbound: bool,
     allow: tuple[str, ...],
     dry_run: bool,
-    format_: str | None,
-    as_json: bool,
-    noheadings: bool,
-    columns: tuple[str, ...],
+    output: Output,
 ) -> None:
     """Give devices back to the host: all of them or none.
 
@@ -74,7 +71,6 @@ def command(
     snapshot = machine.snapshot()
     devices = _select(session, snapshot, subjects, whole, set(machine.state.homes()))
     planned = plan_unbind(machine, snapshot, devices, to, leave_unbound, frozenset(allow))
-    output = options(format_, as_json, noheadings, columns, assigned.DEFAULT)
     if dry_run:
         assigned.print_dry_run(session, output, planned)
         return
