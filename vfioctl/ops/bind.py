@@ -100,6 +100,11 @@ def plan_bind(
 def _driver_for(machine: Machine, device: Device, options: BindOptions) -> tuple[str, str]:
     """(driver, module) for a device. Raises UsageError for a bus without a VFIO driver."""
     if options.driver is not None:
+        dashed = options.driver.replace("_", "-")
+        if dashed in VFIO_DRIVERS and options.driver not in VFIO_DRIVERS:
+            raise UsageError(
+                f"{options.driver} is the module; its driver is called {dashed}", subject=options.driver
+            )
         if not machine.is_vfio_driver(options.driver) and "not-a-vfio-driver" not in options.allow:
             raise GuardRefusal(
                 f"{options.driver} is not known to be a VFIO driver",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from vfioctl.errors import UsageError
 from vfioctl.host.machine import Machine
 from vfioctl.host.state import Home
 from vfioctl.model import KERNELS_CHOICE, BindingGoal, Device, Snapshot
@@ -24,6 +25,8 @@ def plan_unbind(
 ) -> Plan:
     """The change that gives devices back: to the driver they had (recorded), to ``to``, to none, or to whatever
     driver the kernel picks. Changes nothing. Raises Busy or GuardRefusal."""
+    if to is not None and machine.is_vfio_driver(to):
+        raise UsageError(f"--to {to}: that is a VFIO driver", hint="vfioctl bind", subject=to)
     homes = machine.state.homes()
     goals: dict[str, BindingGoal] = {}
     modules: list[str] = []
