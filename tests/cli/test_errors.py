@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +17,12 @@ import pytest
 from tests.fakes.command import run_command
 from tests.fakes.machine import FakeMachine
 from tests.fakes.topology import ROLES, boot
+from tests.host.fake_vfio import FakeVfio, Group
 from vfioctl import errors
 from vfioctl.cli import messages
+from vfioctl.cli.app import run
 from vfioctl.errors import SEVERITY, ExitStatus, VfioctlError, errno_name, worst
+from vfioctl.host import vfio
 
 
 def test_the_numbers_that_scripts_rely_on() -> None:
@@ -121,3 +130,65 @@ def test_an_unforeseen_error_is_an_error_message(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(reader, "read", broken)
     result = run_command(None, "--root", tmp_path, "list-groups", "-J")
     assert (result.status, result.json_error["errno"]) == (7, "EIO")
+
+
+@pytest.mark.parametrize("seconds", ["inf", "-inf", "nan", "1e300", "0", "-1", "soon"])
+def test_a_timeout_that_is_none(seconds: str) -> None:
+    result = run_command(None, f"--timeout={seconds}", "list-groups", "-J")
+    assert (result.status, result.stdout) == (2, "")
+    assert result.json_error["code"] == "usage"
+
+
+@contextlib.contextmanager
+def broken_stderr(kind: str) -> Iterator[None]:
+    """A stderr that is full, or whose reader has gone."""
+    if kind == "full":
+        fd = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, fd = os.pipe()
+        os.close(reader)
+    file = os.fdopen(fd, "w")
+    with contextlib.redirect_stderr(file):
+        yield
+    with contextlib.suppress(OSError):
+        file.close()
+
+
+@pytest.mark.parametrize("kind", ["full", "closed"])
+def test_a_stderr_that_takes_nothing_stops_no_change(tmp_path: Path, kind: str) -> None:
+    kernel = boot(str(tmp_path))
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), broken_stderr(kind):
+        assert run(["-v", "bind", ROLES["nic_a"]], FakeMachine(kernel)) == 0
+        assert run(["bind", "no-such-name"], FakeMachine(kernel)) == 3
+    assert kernel.devices[ROLES["nic_a"]].driver == "vfio-pci"
+    assert ROLES["nic_a"] in out.getvalue()
+
+
+def test_a_full_stderr_is_not_the_status_of_the_program(tmp_path: Path) -> None:
+    """The note on a host without groups goes nowhere."""
+    command = [sys.executable, "-m", "vfioctl", "--root", str(tmp_path), "list-groups", "-J"]
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, check=False, timeout=30)
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == {"schema_version": 1, "groups": []}
+
+
+def test_a_live_check_reports_all_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One group has no node, another is in use: that is said with the results of both."""
+    kernel = boot(str(tmp_path))
+    edu, nic = ROLES["edu"], ROLES["nic_a"]
+    assert run_command(FakeMachine(kernel), "bind", edu).status == 0
+    group = kernel.devices[edu].group
+    assert group is not None
+    fake = FakeVfio(Group(group))
+    monkeypatch.setattr(vfio, "ioctl", fake.ioctl)
+    monkeypatch.setattr(vfio, "open_node", fake.open_node)
+    with vfio.opened(vfio.group_path(group)):
+        result = run_command(FakeMachine(kernel), "check-viable", "--live", nic, group, "-J")
+    assert result.status == 6, result.stderr
+    assert [(found["group"], found["live"]) for found in result.json["results"]] == [
+        (kernel.devices[nic].group, None),
+        (group, None),
+    ]
+    assert [problem["code"] for problem in result.json["results"][1]["problems"]] == ["group-busy"]

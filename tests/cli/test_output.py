@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tests.fakes.command import run_command
 from tests.fakes.topology import ROLES, boot
-from vfioctl.cli.output import text
+from vfioctl.cli.output import emit_yaml, text
 from vfioctl.errors import visible
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -138,3 +138,10 @@ def test_a_field_is_one_word(root: str, tmp_path: Path) -> None:
     line = out(root, "list-groups", "2", "-n", "-o", "group,name,viable").rstrip("\n")
     assert re.fullmatch(r"\S+ \S+ \S+", line)
     assert line == "2 two\\x20words\\x1b[0m yes"
+
+
+def test_ids_are_strings_to_every_reader_of_yaml(root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """11e8 without quotes is a number to YAML 1.2."""
+    assert 'device: "11e8"' in out(root, "list-devices", ROLES["edu"], "--format", "yaml")
+    emit_yaml({"device": "15e2", "class": "020000", "driver": "e1000e"})
+    assert capsys.readouterr().out == 'device: "15e2"\nclass: "020000"\ndriver: e1000e\n'

@@ -104,3 +104,37 @@ def test_a_writer_left_behind_does_not_keep_the_callers_pipes(tmp_path: Path) ->
         assert done.stdout == "passed\n"
     finally:
         os.close(os.open(path, os.O_RDWR))  # lets the writer go
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_signal_waits_for_the_kernels_answer(tmp_path: Path, name: str) -> None:
+    """The way back must not begin while the write is under way. The target answers some time after the signal."""
+    path = str(tmp_path / "fifo")
+    os.mkfifo(path)
+    script = f"""
+import os, signal, time
+from vfioctl.host import kernel_write
+from vfioctl.ops.signals import Interrupted, Signals
+parent = os.getpid()
+child = os.fork()
+if child == 0:
+    time.sleep(0.3)
+    os.kill(parent, signal.{name})
+    time.sleep(0.3)
+    open({path!r} + ".answers", "w").close()
+    with open({path!r}) as file:
+        print(file.read(), flush=True)
+    os._exit(0)
+try:
+    with Signals():
+        kernel_write.write({path!r}, "landed", 20)
+        time.sleep(0)
+except Interrupted as error:
+    answered = os.path.exists({path!r} + ".answers")
+    os.waitpid(child, 0)
+    print(error.message, answered)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout == f"landed\ninterrupted by {name} True\n"
