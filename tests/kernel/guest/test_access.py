@@ -142,3 +142,14 @@ def test_udevs_slow_rule_does_not_undo_it(vfioctl: Vfioctl, roles: Mapping[str, 
     udevd.settle()
     assert access(node) == (NOBODY, 34, 0o600)
     assert vfioctl("unbind", address).status == 0
+
+
+def test_bind_gives_the_node_of_what_is_bound_already(vfioctl: Vfioctl, group: int) -> None:
+    node = f"/dev/vfio/{group}"
+    assert access(node) == (0, 0, 0o600)
+    result = vfioctl("bind", group, "--user", NOBODY, "-J")
+    assert result.status == 0, result.stderr
+    (device,) = result.json["devices"]
+    assert (result.json["changed"], device["changed"]) == (True, False)
+    assert device["node"] == {"path": node, "uid": NOBODY, "gid": 0, "mode": "0600"}
+    assert access(node) == (NOBODY, 0, 0o600)

@@ -27,6 +27,7 @@ from vfioctl.host import vfio
 from vfioctl.uapi import vfio as uapi
 
 NET = Path("/sys/class/net")
+HWDB = [path for path in ("/etc/udev", "/lib/udev", "/usr/lib/udev") if os.path.exists(f"{path}/hwdb.bin")]
 
 
 def wait_for(path: Path, seconds: float = 10.0) -> Path:
@@ -149,12 +150,21 @@ def test_a_held_device_is_busy_and_its_holder_named(vfioctl: Vfioctl, roles: Map
     assert vfioctl("bind", address).status == 0
     group = group_of(address)
     with vfio.opened(vfio.group_path(group)):
-        for arguments in (("unbind", address), ("map", group)):
+        for arguments in (("unbind", address), ("map", group), ("iommu-info", group, "--attach")):
             result = vfioctl(*arguments, "-J")
             assert result.status == 6, result.stderr
-            assert result.json_error["code"] == "group-busy"
-        said = vfioctl("unbind", address, "-J").json_error["message"]
-        assert f"process {os.getpid()}" in said and f"/dev/vfio/{group}" in said
+            error = result.json_error
+            assert error["code"] == "group-busy"
+            assert f"process {os.getpid()}" in f"{error['message']} {error['hint']}", (arguments, error)
+        assert f"/dev/vfio/{group}" in vfioctl("unbind", address, "-J").json_error["message"]
+        nowhere = group_of(roles["vga"])
+        live = vfioctl("check-viable", "--live", nowhere, group, "-J")
+        assert live.status == 6, live.stderr
+        assert [(found["group"], found["live"]) for found in live.json["results"]] == [
+            (nowhere, None),
+            (group, None),
+        ]
+        assert "group-busy" in [problem["code"] for problem in live.json["results"][1]["problems"]]
         assert driver_of(address) == "vfio-pci"
     assert vfioctl("unbind", address).status == 0
 
@@ -277,3 +287,65 @@ def test_the_default_route_is_not_taken_unless_allowed(vfioctl: Vfioctl, twins: 
     allowed = vfioctl("bind", address, "--allow", "default-route")
     assert allowed.status == 0, allowed.stderr
     assert driver_of(address) == "vfio-pci"
+
+
+def test_the_default_route_through_a_vlan(vfioctl: Vfioctl, twins: tuple[str, str]) -> None:
+    address, _ = twins
+    name = interface_of(address)
+    vlan = ["ip", "link", "add", "link", name, "name", "v0", "type", "vlan", "id", "7"]
+    subprocess.run(vlan, check=True)
+    subprocess.run(["ip", "address", "add", "192.0.2.1/24", "dev", "v0"], check=True)
+    subprocess.run(["ip", "link", "set", name, "up"], check=True)
+    subprocess.run(["ip", "link", "set", "v0", "up"], check=True)
+    subprocess.run(["ip", "route", "add", "default", "via", "192.0.2.2"], check=True)
+    try:
+        refused = vfioctl("bind", address, "-J")
+        assert refused.status == 5, refused.stderr
+        assert refused.json_error["code"] == "default-route"
+        assert "v0" in refused.json_error["message"]
+        assert driver_of(address) == "e1000e"
+    finally:
+        subprocess.run(["ip", "link", "delete", "v0"], check=True)
+        subprocess.run(["ip", "link", "set", name, "down"], check=True)
+
+
+def test_a_device_with_virtual_functions_is_not_taken(vfioctl: Vfioctl, roles: Mapping[str, str]) -> None:
+    modprobe("nvme")
+    address = roles["nvme"]
+    probe(address)
+    wait_for(Path("/dev/nvme0n1"))
+    functions = PCI / address / "sriov_numvfs"
+    functions.write_text("2")
+    try:
+        virtual = sorted(os.path.basename(os.readlink(link)) for link in (PCI / address).glob("virtfn*"))
+        assert len(virtual) == 2
+        refused = vfioctl("bind", address, "-J")
+        assert refused.status == 5, refused.stderr
+        assert refused.json_error["code"] == "virtual-functions"
+        assert (driver_of(address), override_of(address)) == ("nvme", None)
+        assert functions.read_text() == "2\n"
+        assert all((PCI / function).is_dir() for function in virtual)
+    finally:
+        functions.write_text("0")
+    unbind(address)
+
+
+def test_bind_loads_what_it_needs(vfioctl: Vfioctl, roles: Mapping[str, str]) -> None:
+    remove_modules("vfio-pci", "vfio_iommu_type1")
+    address = roles["edu"]
+    assert not Path("/sys/module/vfio_pci").exists() and not Path("/sys/module/vfio_iommu_type1").exists()
+    result = vfioctl("bind", address)
+    assert result.status == 0, result.stderr
+    assert Path("/sys/module/vfio_pci").exists() and Path("/sys/module/vfio_iommu_type1").exists()
+    assert driver_of(address) == "vfio-pci"
+    for column, value in (("driver", "vfio-pci"), ("node.path", f"/dev/vfio/{group_of(address)}")):
+        assert vfioctl("show", address, "-P", column, "--value").stdout == f"{value}\n"
+    assert vfioctl("show", address, "-P", "group", "--value").stdout == f"{group_of(address)}\n"
+    assert vfioctl("unbind", address).status == 0
+
+
+@pytest.mark.skipif(not HWDB, reason="no hardware database: install udev")
+def test_names_of_vendors(vfioctl: Vfioctl, roles: Mapping[str, str]) -> None:
+    result = vfioctl("list-devices", "--names", roles["nic_a"])
+    assert result.status == 0, result.stderr
+    assert "Intel" in result.stdout
