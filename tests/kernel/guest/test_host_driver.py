@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import time
@@ -349,3 +350,26 @@ def test_names_of_vendors(vfioctl: Vfioctl, roles: Mapping[str, str]) -> None:
     result = vfioctl("list-devices", "--names", roles["nic_a"])
     assert result.status == 0, result.stderr
     assert "Intel" in result.stdout
+
+
+def test_a_full_run_changes_nothing(vfioctl: Vfioctl, twins: tuple[str, str]) -> None:
+    """The journal holds the record of homes as well, and the last page takes only a part of it."""
+    address, _ = twins
+    assert vfioctl("bind", address).status == 0  # makes /run/vfioctl
+    assert vfioctl("unbind", address).status == 0
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k,mode=0700", "none", "/run/vfioctl"], check=True)
+    try:
+        home = {"identity": None, "driver": "e1000e", "driver_override": None}
+        homes = Path("/run/vfioctl/homes.json")
+        homes.write_text(
+            json.dumps({"version": 1, "homes": {f"pci/ffff:{n:02x}:00.0": home for n in range(80)}})
+        )
+        before = homes.read_bytes()
+        assert 4096 < len(before) < 8192
+        result = vfioctl("bind", address, "-J")
+        assert (result.status, result.json_error["errno"]) == (7, "ENOSPC"), result.stderr
+        assert (driver_of(address), override_of(address)) == ("e1000e", None)
+        assert homes.read_bytes() == before
+        assert sorted(entry.name for entry in Path("/run/vfioctl").iterdir()) == ["homes.json", "lock"]
+    finally:
+        subprocess.run(["umount", "/run/vfioctl"], check=True)
