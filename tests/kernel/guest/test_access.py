@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from tests.kernel.guest.conftest import Vfioctl
-from tests.kernel.guest.sysfs import group_of
+from tests.kernel.guest.sysfs import group_of, unbind
 from tests.kernel.testbed.udevd import Udevd
 
 NOBODY = 65534
@@ -136,6 +136,7 @@ def test_udevs_slow_rule_does_not_undo_it(vfioctl: Vfioctl, roles: Mapping[str, 
     vfio = "/sys/bus/pci/devices/" + address
     with open(f"{vfio}/driver_override", "w") as file:
         file.write("vfio-pci")
+    unbind(address)  # from a host driver that another test has loaded
     with open("/sys/bus/pci/drivers_probe", "w") as file:
         file.write(address)
     assert vfioctl("permit", address, "--user", NOBODY, real=True).status == 0
