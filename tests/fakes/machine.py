@@ -146,7 +146,9 @@ class FakeMachine(Machine):
 
     def claiming_drivers(self, key: str) -> list[str]:
         device = self.kernel.devices.get(key.rpartition("/")[2])
-        made = {make().name for make in self.kernel.modules.values()}  # a driver that is built in has no module
+        made = {
+            make().name for make in self.kernel.modules.values()
+        }  # a driver that is built in has no module
         return [
             driver.name
             for driver in self.kernel.drivers.values()

@@ -116,3 +116,10 @@ class TestNamesThatMeanMore:
         for name in ("sda", "sdb"):
             assert self.ask(tree, name) == (2, "ambiguous")
         assert self.ask(tree, ADDRESS)[0] in (0, 1)
+
+
+@pytest.mark.parametrize("where", [b"/mnt/a\rb", b"/mnt/a\x0cb", b"/mnt/a\xe2\x80\xa8b", b"/mnt/a\xc2\x85b"])
+def test_what_the_kernel_does_not_escape_ends_no_line(tree: Tree, where: bytes) -> None:
+    disk(tree, "sda", "8:0", HOME)
+    mounts(tree, where)
+    assert [use.guard for use in uses_of(tree.root, KEY)] == ["mounted-disk"]

@@ -118,6 +118,7 @@ class TestNewId:
         assert result.status == 0, result.stderr
         assert [d["address"] for d in result.json["devices"]] == [NIC]
         assert binding(kernel, TWIN) == (None, None)
+        assert f"pci/{TWIN}" not in homes(kernel)
         assert not [write for write in kernel.writes if write[1] == TWIN or write[0].endswith("remove_id")]
 
     def test_the_dry_run_for_a_device_without_a_driver(self, kernel: FakeKernel) -> None:

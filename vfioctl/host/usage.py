@@ -1,4 +1,8 @@
-"""What the host itself uses a device for: mounted file systems, swap, the default route; from sysfs and procfs."""
+"""What the host itself uses a device for: mounted file systems, swap, the default route; from sysfs and procfs.
+
+procfs escapes blanks and line feeds in names and nothing else, so that lines end at a line feed only: str.splitlines
+would end them at a carriage return or U+2028 in a mount point too, and miss the mount.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ def uses_of(root: str, key: str) -> tuple[Use, ...]:
 def _disk_uses(root: str, top: str) -> Iterator[Use]:
     carried = list(dict.fromkeys(_with_holders(root, carried_by(root, top, "block"))))
     numbers = {read(os.path.join(root, "sys/class/block", name, "dev")): name for name in carried}
-    for line in (read(os.path.join(root, "proc/self/mountinfo")) or "").splitlines():
+    for line in (read(os.path.join(root, "proc/self/mountinfo")) or "").split("\n"):
         fields = line.split(" ")
         if len(fields) < 10 or "-" not in fields:
             continue
@@ -35,7 +39,7 @@ def _disk_uses(root: str, top: str) -> Iterator[Use]:
             yield Use(
                 "root-disk" if where == "/" else "mounted-disk", f"{name} is mounted on {visible(where)}"
             )
-    for line in (read(os.path.join(root, "proc/swaps")) or "").splitlines()[1:]:
+    for line in (read(os.path.join(root, "proc/swaps")) or "").split("\n")[1:]:
         name = _base_name(root, line.split(" ")[0])
         if name in carried:
             yield Use("swap", f"{name} is swap space")
@@ -43,11 +47,11 @@ def _disk_uses(root: str, top: str) -> Iterator[Use]:
 
 def _route_uses(root: str, top: str) -> Iterator[Use]:
     interfaces = set(_with_uppers(root, carried_by(root, top, "net")))
-    for line in (read(os.path.join(root, "proc/net/route")) or "").splitlines()[1:]:
+    for line in (read(os.path.join(root, "proc/net/route")) or "").split("\n")[1:]:
         fields = line.split()
         if len(fields) > 7 and fields[1] == fields[7] == "00000000" and fields[0] in interfaces:
             yield Use("default-route", f"the IPv4 default route leaves through {fields[0]}")
-    for line in (read(os.path.join(root, "proc/net/ipv6_route")) or "").splitlines():
+    for line in (read(os.path.join(root, "proc/net/ipv6_route")) or "").split("\n"):
         fields = line.split()
         if len(fields) > 9 and fields[0] == "0" * 32 and fields[1] == "00" and fields[9] in interfaces:
             yield Use("default-route", f"the IPv6 default route leaves through {fields[9]}")

@@ -162,8 +162,9 @@ def _homes_after(
     VFIO or a stub keeps what is on record, if that is about this very device."""
     homes = machine.state.homes()
     for key, binding in before.items():
-        if key not in goals:  # taken along by a dynamic id
-            homes.setdefault(key, Home(machine.identity(key), binding))
+        if key not in goals:  # it may have been taken along by a dynamic id
+            if machine.binding(key) != binding:
+                homes.setdefault(key, Home(machine.identity(key), binding))
             continue
         identity = machine.identity(key)
         known = key in homes and homes[key].identity == identity

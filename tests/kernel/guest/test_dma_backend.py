@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import signal
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -247,14 +248,21 @@ def test_device_info(groups: list[int], roles: Mapping[str, str]) -> None:
 
 
 def test_real_dma(groups: list[int], roles: Mapping[str, str], kernel_log: KernelLog) -> None:
-    verdicts = list(prove(groups[0], roles["edu"]))
-    assert len(verdicts) == 6
-    assert [verdict.text for verdict in verdicts if not verdict.passed] == []
-    assert dma.group_status(groups[0]) == (True, False)
-    # The IOMMU itself says that it stopped the device at what was not mapped and at what was unmapped.
-    faults = kernel_log.dmar_faults()
-    for iova in (UNMAPPED, DESTINATION):
-        assert any(f"addr {iova:#x}" in fault and roles["edu"][5:] in fault for fault in faults), faults
+    faults: list[str] = []
+    wanted = [f"addr {iova:#x}" for iova in (UNMAPPED, DESTINATION)]
+    for _ in range(4):
+        verdicts = list(prove(groups[0], roles["edu"]))
+        assert len(verdicts) == 6
+        assert [verdict.text for verdict in verdicts if not verdict.passed] == []
+        assert dma.group_status(groups[0]) == (True, False)
+        # The IOMMU itself says that it stopped the device at what was not mapped and at what was unmapped. The kernel
+        # logs ten faults in five seconds and drops the rest, and other tests make some: then it is done once more.
+        faults += [fault for fault in kernel_log.dmar_faults() if roles["edu"][5:] in fault]
+        missing = [text for text in wanted if not any(text in fault for fault in faults)]
+        if not missing:
+            return
+        time.sleep(6)
+    pytest.fail(f"no fault logged for {missing}: {faults}")
 
 
 def test_what_the_device_may_only_read_it_does_not_write(groups: list[int], roles: Mapping[str, str]) -> None:
