@@ -11,7 +11,7 @@ import click
 
 from vfioctl.cli import messages
 from vfioctl.errors import NotFound, UsageError, worst
-from vfioctl.model import Device, IommuGroup, Snapshot
+from vfioctl.model import Device, IommuGroup, Snapshot, shown
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -126,7 +126,7 @@ def _refuse_shared(session: Session, device: Device, text: str, between: list[st
     if usb or (text in disks and len(disks) > 1):
         others = f" with {', '.join(name for name in disks if name != text)}" if len(disks) > 1 else ""
         raise UsageError(
-            f"{text!r} is one of several things behind {device.key.removeprefix('pci/')}{others}",
+            f"{text!r} is one of several things behind {shown(device.key)}{others}",
             hint=f"if the whole controller is meant, give its address: {device.address}",
             subject=text,
             code="ambiguous",

@@ -12,16 +12,20 @@ from vfioctl.host.files import names, read
 
 
 class Holder(NamedTuple):
-    """A process that holds a node."""
+    """A process that holds a node or a device; not ``certain``: it holds some VFIO device, perhaps this one."""
 
     pid: int
     command: str
     uid: int
+    certain: bool = True
+
+    def __str__(self) -> str:
+        return f"{'' if self.certain else 'perhaps '}{self.command} (process {self.pid}, uid {self.uid})"
 
 
 def being_unbound(address: str, found: Sequence[Holder]) -> Busy:
     """The error for a device whose VFIO driver the kernel is taking away, as soon as its user lets go of it."""
-    who = ", ".join(f"{holder.command} (process {holder.pid})" for holder in found)
+    who = ", ".join(map(str, found))
     return Busy(
         f"{address} is being taken from its VFIO driver, and the kernel waits for its user"
         + (f": {who}" if who else ""),
@@ -33,35 +37,44 @@ def being_unbound(address: str, found: Sequence[Holder]) -> Busy:
 
 def holders(path: str) -> list[Holder]:
     """The processes that have ``path`` open, as far as the caller may see."""
-    return _who(lambda fd: _target(fd) == path)
+    return _who(lambda process: any(_target(fd) == path for fd in _fds(process)) or None)
 
 
 _DEVICE = "anon_inode:[vfio-device]"
 
 
 def vfio_device_holders(sysfs_path: str) -> list[Holder]:
-    """The processes that have a VFIO device open: this one where the kernel says which (from Linux 6.18 on), else
-    any. They hold its group although they may have closed the group's node."""
+    """The processes that have the VFIO device open: they hold its group although they may have closed its node. Where
+    the kernel does not say which device it is (an fd before Linux 6.18, an mmap alone), those that may have it."""
 
-    def is_it(fd: str) -> bool:
-        if _target(fd) != _DEVICE:
-            return False
-        said = read(fd.replace("/fd/", "/fdinfo/")) or ""
-        return "vfio-device-syspath:" not in said or sysfs_path in said
+    def holds(process: str) -> bool | None:
+        opened = [fd for fd in _fds(process) if _target(fd) == _DEVICE]
+        said = [read(fd.replace("/fd/", "/fdinfo/")) or "" for fd in opened]
+        if any("vfio-device-syspath:" in text and sysfs_path in text for text in said):
+            return True
+        mapped = not opened and _DEVICE in (read(f"{process}/maps") or "")
+        return False if mapped or any("vfio-device-syspath:" not in text for text in said) else None
 
-    return _who(is_it, maps=True)  # an mmap alone holds the device, and no fd shows it
+    found = _who(holds)
+    return [holder for holder in found if holder.certain] or found
 
 
-def _who(holds: Callable[[str], bool], maps: bool = False) -> list[Holder]:
+def _who(holds: Callable[[str], bool | None]) -> list[Holder]:
+    """The processes of which ``holds`` (given /proc/PID) says True: certainly, or False: perhaps."""
     found = []
     for name in names("/proc"):
         if name.isdecimal():
+            process = f"/proc/{name}"
             with contextlib.suppress(OSError):  # a process may end, or belong to somebody else
-                fds = [f"/proc/{name}/fd/{fd}" for fd in os.listdir(f"/proc/{name}/fd")]
-                if any(map(holds, fds)) or (maps and _DEVICE in (read(f"/proc/{name}/maps") or "")):
-                    command = visible(read(f"/proc/{name}/comm") or "?")
-                    found.append(Holder(int(name), command, os.stat(f"/proc/{name}").st_uid))
+                answer = holds(process)
+                if answer is not None:
+                    command = visible(read(f"{process}/comm") or "?")
+                    found.append(Holder(int(name), command, os.stat(process).st_uid, answer))
     return found
+
+
+def _fds(process: str) -> list[str]:
+    return [f"{process}/fd/{fd}" for fd in os.listdir(f"{process}/fd")]
 
 
 def _target(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -151,13 +152,11 @@ class Machine:
         return holders(path) or self.device_holders(key)
 
     def device_holders(self, key: str) -> list[Holder]:
-        """The processes that have the VFIO device open (from Linux 6.18 on; before, any VFIO device)."""
+        """The processes that have the VFIO device open, or may have it."""
         return vfio_device_holders(f"/{key.rpartition('/')[2]}")
 
     def is_held(self, path: str) -> bool:
         """Whether a group node is open somewhere: it admits one opener, so opening it tells (EBUSY)."""
-        import errno
-
         try:
             fd = os.open(self.at(path), os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:

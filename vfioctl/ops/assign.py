@@ -51,13 +51,14 @@ def carry_out(machine: Machine, work: Plan, access: AccessWish | None, tell: Tel
     """Makes the change, waits for udev, and reads everything back."""
     machine.state.ensure()
     watch = machine.watch_nodes()
-    existing = set(node_paths(machine.snapshot(), _groups_of(machine, work.devices)))
+    before = machine.snapshot()
+    existing = set(node_paths(before, _groups_of(before, work.devices)))
     settled = True
 
     def settled_access() -> Mapping[str, Access]:
         nonlocal settled
         now = machine.snapshot()
-        fresh = [p for p in node_paths(now, _groups_of(machine, work.devices)) if p not in existing]
+        fresh = [p for p in node_paths(now, _groups_of(now, work.devices)) if p not in existing]
         settled = watch.settle(fresh, machine.timeout)
         if not settled:
             tell(
@@ -65,16 +66,13 @@ def carry_out(machine: Machine, work: Plan, access: AccessWish | None, tell: Tel
                 "its rules may still change owner and mode"
             )
         # Only what was asked for is given to anybody, not what a dynamic id has taken along.
-        return (
-            {}
-            if access is None
-            else access.wanted(machine, node_paths(now, _groups_of(machine, work.request.bindings)))
-        )
+        asked = node_paths(now, _groups_of(now, work.request.bindings))
+        return {} if access is None else access.wanted(machine, asked)
 
     outcome = change(machine, work.request._replace(access=settled_access), tell)
     return Done(outcome, machine.snapshot(), settled)
 
 
-def _groups_of(machine: Machine, keys: Iterable[str]) -> set[int]:
+def _groups_of(snapshot: Snapshot, keys: Iterable[str]) -> set[int]:
     wanted = set(keys)
-    return {d.group for d in machine.snapshot().devices if d.key in wanted and d.group is not None}
+    return {d.group for d in snapshot.devices if d.key in wanted and d.group is not None}

@@ -8,13 +8,13 @@ from typing import NamedTuple
 from vfioctl.errors import GuardRefusal, UsageError
 from vfioctl.host.machine import Machine
 from vfioctl.host.state import Home
-from vfioctl.model import VFIO_DRIVERS, Binding, BindingGoal, Device, DynamicId, IommuGroup, Snapshot
+from vfioctl.model import VFIO_DRIVERS, Binding, BindingGoal, Device, DynamicId, IommuGroup, Snapshot, shown
 from vfioctl.ops.access import node_paths
 from vfioctl.ops.assign import Plan, planned
 from vfioctl.ops.change import Request
 from vfioctl.ops.refuse import refuse_held, refuse_unbindable, refuse_used
 from vfioctl.policy import selection
-from vfioctl.policy.viability import argument, is_vfio_bound, judge
+from vfioctl.policy.viability import is_vfio_bound, judge
 
 #: The VFIO driver of each bus that has one, and its module.
 BUS_DRIVERS = {
@@ -108,7 +108,7 @@ def _driver_for(machine: Machine, device: Device, options: BindOptions) -> tuple
         if not machine.is_vfio_driver(options.driver) and "not-a-vfio-driver" not in options.allow:
             raise GuardRefusal(
                 f"{options.driver} is not known to be a VFIO driver",
-                hint=f"a host driver: vfioctl unbind --to {options.driver} {argument(device)}\n"
+                hint=f"a host driver: vfioctl unbind --to {options.driver} {shown(device.key)}\n"
                 "a VFIO driver all the same: --allow not-a-vfio-driver",
                 subject=options.driver,
                 code="not-a-vfio-driver",

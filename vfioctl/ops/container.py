@@ -147,10 +147,7 @@ def explained(state: State) -> Iterator[None]:
                 memlock_limit=None if now.cap_ipc_lock else now.limit, memlock_locked=now.locked
             )
         if error.call == "open" and number == errno.EBUSY and isinstance(error.filename, str):
-            found = holders(error.filename)
-            state = state._replace(
-                holders=tuple(f"{h.command} (process {h.pid}, uid {h.uid})" for h in found)
-            )
+            state = state._replace(holders=tuple(map(str, holders(error.filename))))
         path = error.filename if isinstance(error.filename, str) else None
         raise explain(error.call, number, state, path) from error
 

@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping
 from vfioctl.errors import Busy, GuardRefusal, NotFound, UsageError
 from vfioctl.host.holders import being_unbound
 from vfioctl.host.machine import Machine
-from vfioctl.model import BindingGoal, Device, Snapshot
+from vfioctl.model import BindingGoal, Device, Snapshot, shown
 from vfioctl.policy.guards import refuse_in_use
-from vfioctl.policy.viability import argument, is_being_unbound, is_vfio_bound
+from vfioctl.policy.viability import is_being_unbound, is_vfio_bound
 
 
 def refuse_used(
@@ -21,7 +21,7 @@ def refuse_used(
         for device in snapshot.devices
         if device.driver is not None and device.key in goals and goals[device.key].driver != device.driver
     ]
-    refuse_in_use({argument(device): machine.uses(device.key) for device in leaving}, allow)
+    refuse_in_use({shown(device.key): machine.uses(device.key) for device in leaving}, allow)
 
 
 def refuse_held(machine: Machine, snapshot: Snapshot, goals: Mapping[str, BindingGoal]) -> None:
@@ -37,11 +37,10 @@ def refuse_held(machine: Machine, snapshot: Snapshot, goals: Mapping[str, Bindin
             continue
         node = groups[device.group].node
         if node is not None and machine.is_held(node.path):
-            who = ", ".join(
-                f"{h.command} (process {h.pid}, uid {h.uid})" for h in machine.holders(node.path, device.key)
-            )
+            found = machine.holders(node.path, device.key)
+            who = ", ".join(map(str, found)) or "somebody who cannot be seen from here"
             raise Busy(
-                f"{argument(device)} is in use: {who or 'a process that cannot be seen from here'} holds {node.path}",
+                f"{shown(device.key)} is in use: {node.path} is held by {who}",
                 hint="end that first, for the kernel would wait for it without limit",
                 subject=device.address,
                 code="group-busy",
@@ -50,7 +49,7 @@ def refuse_held(machine: Machine, snapshot: Snapshot, goals: Mapping[str, Bindin
 
 def refuse_unbindable(machine: Machine, snapshot: Snapshot, device: Device, driver: str) -> None:
     """A device that its VFIO driver would refuse. Raises GuardRefusal, UsageError or NotFound."""
-    name = argument(device)
+    name = shown(device.key)
     if device.is_bridge:
         raise GuardRefusal(
             f"{name} is a bridge: no VFIO driver takes one, and it must keep working for the devices behind it",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from vfioctl.model import VFIO_DRIVERS, Device, IommuGroup, Kernel
+from vfioctl.model import VFIO_DRIVERS, Device, IommuGroup, Kernel, shown
 
 #: Others with ``driver_managed_dma`` set.
 DMA_MANAGING_DRIVERS = frozenset({"pcieport", "pci-stub", "fsl-pci"})
@@ -125,13 +125,8 @@ def _waiting(device: Device) -> Member:
 def cure_for(device: Device) -> str:
     """The command that takes a blocking member out of the way."""
     if device.is_bridge:
-        return f"vfioctl unbind --leave-unbound {argument(device)}"
-    return f"vfioctl bind {argument(device)}"
-
-
-def argument(device: Device) -> str:
-    """How a command names the device: its address, with the bus in front off PCI."""
-    return device.address if device.bus == "pci" else device.key
+        return f"vfioctl unbind --leave-unbound {shown(device.key)}"
+    return f"vfioctl bind {shown(device.key)}"
 
 
 def problems_of(group: IommuGroup, kernel: Kernel) -> tuple[Problem, ...]:

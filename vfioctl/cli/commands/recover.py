@@ -7,6 +7,7 @@ import click
 from vfioctl.cli import messages, records
 from vfioctl.cli.output import Output, emit, output_options
 from vfioctl.cli.session import Session
+from vfioctl.model import shown
 
 
 @click.command(
@@ -41,5 +42,5 @@ def command(session: Session, output: Output) -> None:
     elif journal is None:
         messages.note("nothing to recover: no change was interrupted")
     else:
-        what = ", ".join(key.removeprefix("pci/") for key in journal.before.bindings) or "the nodes"
+        what = ", ".join(shown(key) for key in journal.before.bindings) or "the nodes"
         messages.note(f"the state before the interrupted {journal.command} is back: {what}")

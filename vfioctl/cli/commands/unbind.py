@@ -9,7 +9,7 @@ from vfioctl.cli.arguments import SUBJECT, driver_name, resolve_all
 from vfioctl.cli.output import Output, output_options
 from vfioctl.cli.session import Session
 from vfioctl.errors import UsageError
-from vfioctl.model import KERNELS_CHOICE, Device, IommuGroup, Snapshot
+from vfioctl.model import KERNELS_CHOICE, Device, IommuGroup, Snapshot, shown
 from vfioctl.policy.guards import IN_USE_GUARDS
 from vfioctl.policy.selection import members_to_release
 from vfioctl.policy.subjects import find_group
@@ -78,7 +78,7 @@ def command(
     assigned.report(session, output, planned, done)
     for key, goal in planned.request.bindings.items():
         if goal.driver is KERNELS_CHOICE and done.outcome.after.bindings[key].driver is None:
-            messages.note(f"{key.removeprefix('pci/')} has no driver now: no host driver claims it")
+            messages.note(f"{shown(key)} has no driver now: no host driver claims it")
 
 
 def _select(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 
 from vfioctl.errors import Busy, KernelRefusal, NotFound, PermissionDenied, VfioctlError
-from vfioctl.model import Write
+from vfioctl.model import Write, shown
 
 _CAUSES: dict[tuple[str, int], tuple[str, str]] = {
     ("bind", errno.ENODEV): (
@@ -52,22 +52,22 @@ def explain_write(write: Write, error: OSError, subject: str) -> VfioctlError:
     """The failure of a write to a sysfs file, with cause and cure. ``subject`` is the device concerned."""
     directory, _, file = write.path.rpartition("/")
     driver = directory.rpartition("/")[2]
-    shown = subject.removeprefix("pci/")
+    named = shown(subject)
     number = error.errno or 0
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return PermissionDenied(
             f"{write.path} may not be written",
             hint="run it as root; in a container /sys may be read-only",
-            subject=shown,
+            subject=named,
             errno=number,
         )
     if file == "bind" and number == errno.EBUSY:
         return Busy(
-            f"{driver} cannot have {shown}: another driver has it, its IOMMU group is in use through VFIO, "
+            f"{driver} cannot have {named}: another driver has it, its IOMMU group is in use through VFIO, "
             "or it has virtual functions enabled",
-            hint=f"vfioctl show {shown}; end the user of the group (fuser -v /dev/vfio/*), or "
+            hint=f"vfioctl show {named}; end the user of the group (fuser -v /dev/vfio/*), or "
             "write 0 to sriov_numvfs with the host driver bound",
-            subject=shown,
+            subject=named,
             errno=number,
         )
     cause, cure = _CAUSES.get(
@@ -75,7 +75,7 @@ def explain_write(write: Write, error: OSError, subject: str) -> VfioctlError:
         (f"the kernel refused to write {write.data.strip()!r} to {write.path}: {error.strerror}", ""),
     )
     kind = NotFound if (file, number) == ("driver_override", errno.ENOENT) else KernelRefusal
-    values = {"driver": driver, "subject": shown}
+    values = {"driver": driver, "subject": named}
     if (file, number) in _CAUSES:
         cause, cure = cause.format(**values), cure.format(**values)
-    return kind(cause, hint=cure or "the kernel log may say more (dmesg)", subject=shown, errno=number)
+    return kind(cause, hint=cure or "the kernel log may say more (dmesg)", subject=named, errno=number)
