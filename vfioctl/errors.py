@@ -7,7 +7,9 @@ machine-readable code, what happened, what to do about it and, where the kernel 
 from __future__ import annotations
 
 import errno as _errno
+from collections.abc import Mapping
 from enum import IntEnum
+from typing import Any
 
 
 class ExitStatus(IntEnum):
@@ -65,7 +67,8 @@ class VfioctlError(Exception):
     """A foreseen failure.
 
     ``code`` is stable and meant for programs, ``message`` says what happened, ``hint`` is the cure,
-    ``subject`` is the group, device or file concerned, ``errno`` what the kernel answered (a number).
+    ``subject`` is the group, device or file concerned, ``errno`` what the kernel answered (a number), ``details``
+    what else a program may want to know: further keys of the JSON error.
     """
 
     status = ExitStatus.KERNEL
@@ -80,12 +83,14 @@ class VfioctlError(Exception):
         errno: int | None = None,
         code: str | None = None,
         status: ExitStatus | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.subject = subject
         self.errno = errno
+        self.details: Mapping[str, Any] = details or {}
         if code is not None:
             self.code = code
         if status is not None:

@@ -57,6 +57,8 @@ class Device(NamedTuple):
     vfio_dev: str | None = None
     cdev: Node | None = None
     modalias: str | None = None
+    #: The kernel holds the device's lock, so its override cannot be read: a driver is being bound, unbound or reset.
+    locked: bool = False
 
     @property
     def key(self) -> str:
@@ -141,32 +143,41 @@ def shown(key: str) -> str:
 
 
 class Binding(NamedTuple):
-    """Which driver a device has and which ``driver_override``; as text, in words."""
+    """Which driver a device has, which ``driver_override``, and how many virtual functions (``sriov_numvfs``; None for
+    a device that cannot have any); as text, in words."""
 
     driver: str | None
     driver_override: str | None = None
+    numvfs: int | None = None
 
     def __str__(self) -> str:
         driver = "no driver" if self.driver is None else f"driver {self.driver}"
         override = "no override" if self.driver_override is None else f"override {self.driver_override}"
-        return f"{driver}, {override}"
+        return f"{driver}, {override}" + (f", {self.numvfs} virtual functions" if self.numvfs else "")
 
 
 class BindingGoal(NamedTuple):
     """Where a device is to be.
 
     ``steer``: point driver_override at the wanted driver on the way (the new_id method does without).
-    ``leaving``: with KERNELS_CHOICE, the driver that the device must not keep.
+    ``leaving``: with KERNELS_CHOICE, the driver that the device must not keep. ``numvfs``: how many virtual functions
+    it is to have; None: as it comes.
     """
 
     driver: str | KernelChoice | None
     driver_override: str | None = None
     steer: bool = True
     leaving: str | None = None
+    numvfs: int | None = None
+
+    @classmethod
+    def back_to(cls, then: Binding) -> "BindingGoal":
+        """The goal of being as it was."""
+        return cls(then.driver, then.driver_override, numvfs=then.numvfs)
 
     def reached(self, now: Binding) -> bool:
         """Whether ``now`` is what was wanted."""
-        if now.driver_override != self.driver_override:
+        if now.driver_override != self.driver_override or self.numvfs not in (None, now.numvfs):
             return False
         if self.driver is KERNELS_CHOICE:
             return self.leaving is None or now.driver != self.leaving
@@ -181,14 +192,18 @@ class DynamicId(NamedTuple):
 
 
 class Access(NamedTuple):
-    """Owner, group and permission bits of a device node; as text, in words."""
+    """Owner, group and permission bits of a device node, and its access control list if it has one (see host.acl);
+    as text, in words."""
 
     uid: int
     gid: int
     mode: int
+    acl: str | None = None
 
     def __str__(self) -> str:
-        return f"owner {self.uid}:{self.gid}, mode {self.mode:04o}"
+        return f"owner {self.uid}:{self.gid}, mode {self.mode:04o}" + (
+            f", ACL {self.acl}" if self.acl else ""
+        )
 
 
 class State(NamedTuple):
@@ -206,7 +221,7 @@ class Write(NamedTuple):
 
 
 class SetAccess(NamedTuple):
-    """chown and chmod of a node."""
+    """chown and chmod of a node, and its access control list set or removed."""
 
     path: str
     access: Access

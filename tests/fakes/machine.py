@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tests.fakes.kernel import FakeKernel
 from vfioctl.errors import DeadlinePassed
+from vfioctl.host.files import read
 from vfioctl.host.holders import Holder
+from vfioctl.host.locked import Lock
 from vfioctl.host.machine import Machine
 from vfioctl.host.reader import read_snapshot
 from vfioctl.host.state import StateDirectory
@@ -118,7 +120,7 @@ class FakeMachine(Machine):
 
     def _owned(self, node: Node | None) -> Node | None:
         """Owners are the fake's own, so that tests need no privilege."""
-        return None if node is None else Node(node.path, *self.kernel.nodes[node.path])
+        return None if node is None else Node(node.path, *self.kernel.nodes[node.path][:3])
 
     def access(self, path: str) -> Access | None:
         return self.kernel.nodes.get(path)
@@ -137,12 +139,21 @@ class FakeMachine(Machine):
             self._must_exist(path)
             nodes[path] = nodes[path]._replace(mode=access.mode)
 
+        def list_names() -> None:
+            self._must_exist(path)
+            nodes[path] = nodes[path]._replace(acl=access.acl)
+
         self.point(f"chown {path}", own)
         self.point(f"chmod {path}", restrict)
+        if nodes[path].acl != access.acl:
+            self.point(f"setfacl {path}", list_names)
 
     def _must_exist(self, path: str) -> None:
         if path not in self.kernel.nodes:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    def read_locked(self, paths: Sequence[str]) -> list[str | None | Lock]:
+        return [read(path) for path in paths]
 
     def claiming_drivers(self, key: str) -> list[str]:
         device = self.kernel.devices.get(key.rpartition("/")[2])

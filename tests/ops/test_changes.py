@@ -14,7 +14,7 @@ from tests.fakes.kernel import FakeKernel
 from tests.fakes.machine import FakeMachine, Killed
 from tests.fakes.topology import E1000, ROLES, SMALL, boot
 from vfioctl.host.state import Home, Journal, StateDirectory
-from vfioctl.model import Binding, State
+from vfioctl.model import Access, Binding, State
 from vfioctl.ops.assign import carry_out
 from vfioctl.ops.unbind import plan_unbind
 
@@ -46,7 +46,7 @@ def test_a_plan_keeps_what_others_have_recorded_since(kernel: FakeKernel) -> Non
     (device,) = [device for device in snapshot.devices if device.address == TWIN]
     planned = plan_unbind(machine, snapshot, [device], None, False)
     assert run_command(FakeMachine(kernel), "bind", NIC).status == 0
-    carry_out(machine, planned, None, lambda text: None)
+    carry_out(machine, lambda: planned, None, lambda text: None)
     assert set(homes(kernel)) == {f"pci/{NIC}"}
     assert homes(kernel)[f"pci/{NIC}"].binding == Binding("e1000e", None)
 
@@ -91,8 +91,8 @@ class TestNewId:
         assert result.status == 0, result.stderr
         assert binding(kernel, TWIN) == ("vfio-pci", None)
         assert {d["address"]: d["changed"] for d in result.json["devices"]} == {NIC: True, TWIN: True}
-        assert kernel.nodes[f"/dev/vfio/{kernel.devices[NIC].group}"] == (1000, 0, 0o600)
-        assert kernel.nodes[f"/dev/vfio/{kernel.devices[TWIN].group}"] == (0, 0, 0o600)
+        assert kernel.nodes[f"/dev/vfio/{kernel.devices[NIC].group}"] == Access(1000, 0, 0o600)
+        assert kernel.nodes[f"/dev/vfio/{kernel.devices[TWIN].group}"] == Access(0, 0, 0o600)
         assert homes(kernel)[f"pci/{TWIN}"].binding == Binding(None, None)
         assert run_command(FakeMachine(kernel), "unbind", NIC, TWIN).status == 0
         assert binding(kernel, TWIN) == (None, None)
@@ -185,7 +185,7 @@ def test_access_to_what_is_bound_already(kernel: FakeKernel) -> None:
     (device,) = result.json["devices"]
     assert (device["address"], device["changed"], device["node"]["uid"]) == (EDU, False, 1000)
     assert result.json["changed"] is True and kernel.writes == []
-    assert kernel.nodes[f"/dev/vfio/{group}"] == (1000, 0, 0o600)
+    assert kernel.nodes[f"/dev/vfio/{group}"] == Access(1000, 0, 0o600)
 
 
 def test_a_journal_of_a_running_change_is_waited_for(kernel: FakeKernel) -> None:
@@ -209,7 +209,7 @@ def test_a_journal_of_a_running_change_is_waited_for(kernel: FakeKernel) -> None
         os.close(ready)
         os.waitpid(child, 0)
     assert result.status == 0, result.stderr
-    assert f"waiting for another vfioctl (process {child})" in result.stderr
+    assert f"waiting for another vfioctl (process {child}: " in result.stderr
 
 
 @pytest.mark.parametrize(("part", "status"), [(b'"before"', 7), (b'"homes"', 8)])

@@ -35,7 +35,8 @@ class FakeWorld:
         return group
 
     def node(self, group: int) -> tuple[int, int, int] | None:
-        return self.kernel.nodes.get(f"/dev/vfio/{group}")
+        node = self.kernel.nodes.get(f"/dev/vfio/{group}")
+        return None if node is None else (node.uid, node.gid, node.mode)
 
     def write(self, path: str, data: str) -> None:
         self.kernel.write(path, data)
@@ -164,7 +165,7 @@ def test_vfio_pci_that_is_not_there(world: FakeWorld) -> None:
 
 def test_an_unbind_that_hangs_is_recovered_when_the_user_has_gone(world: FakeWorld) -> None:
     """One device cannot be put back as long as somebody holds it; the others are."""
-    nic, twin = ROLES["nic_a"], ROLES["nic_b"]
+    twin, nic = ROLES["nic_a"], ROLES["nic_b"]  # the order in which they move
     assert world.run("bind", nic, twin).status == 0
     world.kernel.opened.add(nic)
     result = world.run("unbind", twin, nic, "-J")

@@ -67,7 +67,7 @@ def test_from_any_instant_in_between_too(kernel: FakeKernel, goal: BindingGoal) 
             put(kernel, now)
             for write in plan(KEY, now, goal)[:stop]:
                 kernel.write(write.path, write.data)
-            for back in (goal, BindingGoal(*now)):
+            for back in (goal, BindingGoal.back_to(now)):
                 for write in plan(KEY, get(kernel), back):
                     kernel.write(write.path, write.data)
                 assert back.reached(get(kernel)), (now, stop)
@@ -93,7 +93,7 @@ def test_new_id_leaves_the_override_alone() -> None:
 
 def test_no_write_when_it_is_there() -> None:
     for state in STATES:
-        assert plan(KEY, state, BindingGoal(*state)) == []
+        assert plan(KEY, state, BindingGoal.back_to(state)) == []
 
 
 def test_other_buses_have_their_own_files() -> None:

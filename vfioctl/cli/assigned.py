@@ -10,7 +10,6 @@ from vfioctl.cli import messages, records
 from vfioctl.cli.output import Columns, Output, emit
 from vfioctl.cli.session import Session
 from vfioctl.errors import visible
-from vfioctl.model import Snapshot
 from vfioctl.policy.planning import as_shell
 from vfioctl.policy.viability import judge
 
@@ -33,15 +32,15 @@ COLUMNS: Columns = {
 DEFAULT = ("address", "group", "driver", "before", "changed", "node", "owner", "mode")
 
 
-def report(session: Session, output: Output, planned: Plan, done: Done) -> None:
+def report(session: Session, output: Output, done: Done) -> None:
     """Prints each device of the change as it is now."""
     nodes = {group.id: group.node for group in done.snapshot.groups}
     found: list[dict[str, Any]] = []
     for device in done.snapshot.devices:
-        if device.key in planned.devices:
+        if device.key in done.plan.devices:
             before = done.outcome.before.bindings[device.key]
             after = done.outcome.after.bindings[device.key]
-            if device.key in planned.request.witnesses and before == after:
+            if device.key in done.plan.request.witnesses and before == after:
                 continue
             found.append(
                 {
@@ -75,9 +74,10 @@ def print_dry_run(session: Session, output: Output, planned: Plan, access: Acces
     sys.stdout.write("".join(f"{visible(line)}\n" for line in lines or ["# nothing to do"]))
 
 
-def warn_unusable(snapshot: Snapshot, planned: Plan) -> None:
+def warn_unusable(done: Done) -> None:
     """Says what still keeps the groups of a bind from being used."""
-    groups = {d.group for d in snapshot.devices if d.key in planned.request.bindings}
+    snapshot = done.snapshot
+    groups = {d.group for d in snapshot.devices if d.key in done.plan.request.bindings}
     for group in snapshot.groups:
         if group.id not in groups:
             continue

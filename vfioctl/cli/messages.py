@@ -42,6 +42,7 @@ def error(failure: VfioctlError, *, as_json: bool = False) -> None:
                 "hint": failure.hint,
                 "errno": failure.errno_name,
                 "subject": failure.subject,
+                **failure.details,
             }
         }
         _write(json.dumps(document))

@@ -25,19 +25,26 @@ DEFAULT = ("path", "uid", "gid", "mode", "changed")
 
 
 def change_access(
-    session: Session, subjects: tuple[str, ...], wish: AccessWish, name: str, output: Output
+    session: Session,
+    subjects: tuple[str, ...],
+    wish: AccessWish,
+    name: str,
+    wait: float | None,
+    output: Output,
 ) -> int:
     """Gives the nodes of the groups what ``wish`` says and prints what they have then."""
     from vfioctl.ops.access import plan_access, set_access
 
     machine = session.machine
-    snapshot = machine.snapshot()
-    numbers = group_numbers(snapshot, resolve_all(session, snapshot, subjects))
-    paths = plan_access(snapshot, [find_group(snapshot, number) for number in sorted(numbers)])
-    outcome, settled = set_access(machine, paths, wish, name, session.tell)
+
+    def paths() -> tuple[str, ...]:
+        snapshot = machine.snapshot()
+        numbers = group_numbers(snapshot, resolve_all(session, snapshot, subjects))
+        return plan_access(snapshot, [find_group(snapshot, number) for number in sorted(numbers)])
+
+    outcome, settled = set_access(machine, paths, wish, name, session.tell, wait)
     found = []
-    for path in paths:
-        now = outcome.after.access[path]
+    for path, now in outcome.after.access.items():
         before = outcome.before.access.get(path)
         found.append(
             {

@@ -35,6 +35,17 @@ def being_unbound(address: str, found: Sequence[Holder]) -> Busy:
     )
 
 
+def being_changed(address: str) -> Busy:
+    """The error for a device whose lock the kernel holds: nothing can be asked of it, and nothing done to it."""
+    return Busy(
+        f"the kernel is at work on {address} and does not answer: a driver is being bound, unbound or reset, or its "
+        "virtual functions are being made or taken away",
+        hint="see who waits for it (ps -eo pid,stat,wchan:32,args | grep ' D'), and in the kernel log; then try again",
+        subject=address,
+        code="being-changed",
+    )
+
+
 def holders(path: str) -> list[Holder]:
     """The processes that have ``path`` open, as far as the caller may see."""
     return _who(lambda process: any(_target(fd) == path for fd in _fds(process)) or None)

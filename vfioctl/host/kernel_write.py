@@ -35,10 +35,11 @@ def write(path: str, data: str, timeout: float) -> None:
         bounded.call(work, timeout, leave=True)
     except bounded.Expired as error:
         raise DeadlinePassed(
-            f"the kernel has not answered a write of {data.strip()!r} to {path} within {timeout:g} s",
-            hint=f"somebody still uses the device: end that, and the kernel goes on by itself; {error.place} "
-            "for it. Then run: vfioctl recover",
+            f"the kernel has not answered a write of {data.strip()!r} to {path} within {timeout:g} s: {error.place}",
+            hint="somebody still uses the device, or its driver hangs: end that user, and the kernel goes on by itself "
+            f"(do not kill process {error.place.pid}); then run: vfioctl recover",
             subject=path,
+            details={"kernel": error.place._asdict()},
         ) from error
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from error

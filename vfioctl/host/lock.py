@@ -8,9 +8,11 @@ import os
 import time
 from collections.abc import Callable, Iterator
 
-from vfioctl.errors import Busy
+from vfioctl.errors import Busy, visible
+from vfioctl.host.files import read
 
 _STEP = 0.05
+_LONGEST = 1024  # bytes of the lock file
 
 
 @contextlib.contextmanager
@@ -23,7 +25,7 @@ def held(path: str, timeout: float, waiting: Callable[[str], None]) -> Iterator[
     try:
         _acquire(path, fd, timeout, waiting)
         os.ftruncate(fd, 0)
-        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        os.pwrite(fd, f"{os.getpid()} {_command()}".encode(errors="surrogateescape")[:_LONGEST], 0)
         yield
     finally:
         os.close(fd)
@@ -39,15 +41,22 @@ def _acquire(path: str, fd: int, timeout: float, waiting: Callable[[str], None])
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise
-        holder = os.pread(fd, 32, 0).decode(errors="replace") or "unknown"
+        holder, _, doing = os.pread(fd, _LONGEST, 0).decode(errors="replace").partition(" ")
+        who = f"process {holder or 'unknown'}" + (f": {visible(doing)}" if doing else "")
         if time.monotonic() >= deadline:
             raise Busy(
-                f"another vfioctl (process {holder}) is changing devices",
-                hint=f"wait for it, or look at what it does: ps -fp {holder}",
+                f"another vfioctl ({who}) is changing devices",
+                hint=f"wait for it (--wait SECONDS), or look at what it does: ps -fp {holder}",
                 subject=path,
                 code="locked",
             )
         if not told:
-            waiting(f"waiting for another vfioctl (process {holder})")
+            waiting(f"waiting for another vfioctl ({who})")
             told = True
         time.sleep(_STEP)
+
+
+def _command() -> str:
+    """What this process was called to do, without the interpreter before it."""
+    words = (read("/proc/self/cmdline") or "").rstrip("\0").split("\0")
+    return " ".join(["vfioctl", *words[1:]] if words[0].endswith("vfioctl") else words)

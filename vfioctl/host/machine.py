@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vfioctl.host import kernel_write, modules
+from vfioctl.host.acl import read_acl, remove_acl, write_acl
 from vfioctl.host.files import link_name, names, read
-from vfioctl.host.holders import Holder, being_unbound, holders, vfio_device_holders
+from vfioctl.host.holders import Holder, being_changed, being_unbound, holders, vfio_device_holders
+from vfioctl.host.locked import PATIENCE, Lock, read_all
 from vfioctl.host.reader import read_snapshot, stat_node
 from vfioctl.host.state import StateDirectory
 from vfioctl.host.usage import uses_of
@@ -42,8 +45,8 @@ class Machine:
         return read_snapshot(self.root, ungrouped=True)
 
     def binding(self, key: str) -> Binding | None:
-        """Driver and override of a device now; None when the device is gone. Raises Busy while the kernel waits for
-        the device's user to let go: reading the override could then wait as well, without limit."""
+        """Driver, override and virtual functions of a device now; None when the device is gone. Raises Busy while the
+        kernel waits for the device's user to let go, or holds the device's lock for another reason."""
         bus, _, address = key.partition("/")
         top = self.at(f"/sys/bus/{bus}/devices/{address}")
         if not os.path.isdir(top):
@@ -51,8 +54,18 @@ class Machine:
         driver = link_name(f"{top}/driver")
         if driver is None and os.path.isdir(f"{top}/vfio-dev"):
             raise being_unbound(address, self.device_holders(key))
-        override = read(f"{top}/driver_override")
-        return Binding(driver, None if override in ("(null)", "") else override)
+        override, numvfs = self.read_locked([f"{top}/driver_override", f"{top}/sriov_numvfs"])
+        if isinstance(override, Lock) or isinstance(numvfs, Lock):
+            raise being_changed(address)
+        return Binding(
+            driver,
+            None if override in ("(null)", "") else override,
+            int(numvfs) if numvfs and numvfs.isdecimal() else None,
+        )
+
+    def read_locked(self, paths: Sequence[str]) -> list[str | None | Lock]:
+        """The text of files whose reading may wait for the device's lock."""
+        return read_all(paths, min(PATIENCE, self.timeout))
 
     def identity(self, key: str) -> str | None:
         """What tells this device from another one at the same address: its modalias."""
@@ -60,9 +73,18 @@ class Machine:
         return read(self.at(f"/sys/bus/{bus}/devices/{address}/modalias"))
 
     def access(self, path: str) -> Access | None:
-        """Owner and mode of a node now; None when it is not there."""
+        """Owner, mode and ACL of a node now; None when it is not there."""
         node = stat_node(self.at(path))
-        return None if node is None else Access(node.uid, node.gid, node.mode)
+        return None if node is None else Access(node.uid, node.gid, node.mode, read_acl(self.at(path)))
+
+    def node_members(self) -> dict[str, tuple[str, ...]]:
+        """The devices (keys) that each node is of: its group's, or a cdev's one."""
+        found = {}
+        for group in self.snapshot().groups:
+            if group.node is not None:
+                found[group.node.path] = tuple(device.key for device in group.devices)
+            found.update({d.cdev.path: (d.key,) for d in group.devices if d.cdev is not None})
+        return found
 
     def has_driver(self, bus: str, driver: str) -> bool:
         """Whether the driver is registered on the bus."""
@@ -81,10 +103,9 @@ class Machine:
         )
 
     def enabled_vfs(self, key: str) -> int:
-        """How many SR-IOV virtual functions of the device are enabled."""
-        bus, _, address = key.partition("/")
-        text = read(self.at(f"/sys/bus/{bus}/devices/{address}/sriov_numvfs")) or "0"
-        return int(text) if text.isdecimal() else 0
+        """How many SR-IOV virtual functions of the device are enabled. Raises Busy as ``binding`` does."""
+        now = self.binding(key)
+        return (now.numvfs or 0) if now is not None else 0
 
     def noiommu_enabled(self) -> bool:
         """Whether VFIO takes devices without an IOMMU, in the unsafe no-IOMMU mode."""
@@ -116,9 +137,15 @@ class Machine:
         kernel_write.write(self.at(path), data, self.timeout)
 
     def set_access(self, path: str, access: Access) -> None:
-        """chown and chmod; the mode last, for chown clears bits of it."""
-        os.chown(self.at(path), access.uid, access.gid, follow_symlinks=False)
-        os.chmod(self.at(path), access.mode)
+        """chown and chmod; the mode after the owner, for chown clears bits of it, and after the removal of an ACL, for
+        that makes the list's mask the mode. A list that is set brings the mode with it."""
+        here = self.at(path)
+        os.chown(here, access.uid, access.gid, follow_symlinks=False)
+        if access.acl is None:
+            remove_acl(here)
+        os.chmod(here, access.mode)
+        if access.acl is not None:
+            write_acl(here, access.acl)
 
     def claiming_drivers(self, key: str) -> list[str]:
         """The registered drivers whose modules claim the device by its modalias."""

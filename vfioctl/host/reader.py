@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from functools import lru_cache
 
 from vfioctl.host.files import GONE, is_there, link_name, names, read
+from vfioctl.host.locked import Lock, read_all
 from vfioctl.model import Device, IommuGroup, Kernel, Node, PciIds, Platform, ReservedRegion, Snapshot
 
 _PATH = os.O_PATH | os.O_CLOEXEC
@@ -17,12 +19,12 @@ def read_snapshot(root: str = "/", *, ungrouped: bool = False) -> Snapshot:
     Raises PermissionError when a file is there and forbidden.
     """
     reader = _Reader(root)
-    groups = tuple(reader.groups())
-    devices = [device for group in groups for device in group.devices]
-    if ungrouped:
-        devices += reader.ungrouped({device.key for device in devices})
+    groups = reader.groups()
+    alone = reader.ungrouped({d.key for group in groups for d in group.devices}) if ungrouped else []
+    groups, alone = _with_overrides(root, groups, alone)
+    devices = [device for group in groups for device in group.devices] + alone
     kernel = reader.kernel()._replace(has_vfio_dev=any(device.vfio_dev for device in devices))
-    return Snapshot(kernel, groups, tuple(devices))
+    return Snapshot(kernel, tuple(groups), tuple(devices))
 
 
 def read_platform(root: str = "/") -> Platform:
@@ -68,6 +70,32 @@ def stat_node(path: str, shown: str | None = None) -> Node | None:
             return None
         raise
     return Node(shown or path, status.st_uid, status.st_gid, status.st_mode & 0o7777)
+
+
+def _with_overrides(
+    root: str, groups: list[IommuGroup], alone: list[Device]
+) -> tuple[list[IommuGroup], list[Device]]:
+    """The same with each device's driver_override. On the running host they are read apart from all the rest, for
+    their reading may wait for a device's lock."""
+    devices = [device for group in groups for device in group.devices] + alone
+    # The driver link gone and VFIO's device still there: the kernel waits for its user, and holds the lock.
+    asked = [d for d in devices if d.driver is not None or d.vfio_dev is None]
+    paths = [os.path.join(root, "sys/bus", d.bus, "devices", d.address, "driver_override") for d in asked]
+    answers = read_all(paths) if root == "/" else [read(path) for path in paths]
+    special = {
+        device.key: device._replace(locked=True)
+        if isinstance(text, Lock)
+        else device._replace(driver_override=text)
+        for device, text in zip(asked, answers, strict=True)
+        if text not in (None, "(null)", "")
+    }
+    if not special:
+        return groups, alone
+
+    def whole(found: Iterable[Device]) -> list[Device]:
+        return [special.get(device.key, device) for device in found]
+
+    return [g._replace(devices=tuple(whole(g.devices))) for g in groups], whole(alone)
 
 
 class _Reader:
@@ -152,18 +180,11 @@ class _Reader:
         vfio_dev = None
         if (driver is not None or group is None or str(group) in self.nodes) and is_there("vfio-dev", fd):
             vfio_dev = next(iter(names("vfio-dev", fd)), None)
-        override = None
-        if driver is not None or vfio_dev is None:
-            override = read("driver_override", fd)
-        # else: the kernel is in the VFIO driver's remove(), waiting for the device's user, and on kernels before
-        # the override moved into the driver core it holds the lock that reading it would wait for, without limit.
-        if override in ("(null)", ""):
-            override = None
         cdev = None
         if vfio_dev is not None and self.has_cdevs:
             shown = f"/dev/vfio/devices/{vfio_dev}"
             cdev = stat_node(self.at(shown[1:]), shown)
-        return Device(address, bus, group, pci, driver, override, vfio_dev, cdev, modalias=modalias)
+        return Device(address, bus, group, pci, driver, None, vfio_dev, cdev, modalias=modalias)
 
     def kernel(self) -> Kernel:
         machine = _machine(self.root)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 
 from vfioctl.errors import GuardRefusal, PermissionDenied, VfioctlError
 from vfioctl.host import lock
+from vfioctl.host.acl import encode
 from vfioctl.model import Access, Binding, DynamicId, State
 
 VERSION = 1
@@ -31,13 +32,15 @@ class Home(NamedTuple):
 
 class Journal(NamedTuple):
     """What was there before a change that has not been finished, ids that the change may have added, the record of
-    home drivers as it was, and the devices' identities (modalias), for another one may come to the same address."""
+    home drivers as it was, and the devices' identities (modalias), for another one may come to the same address.
+    ``members``: by node, the devices (keys) that it is of, for group numbers are given again too."""
 
     command: str
     before: State
     dynamic_ids: tuple[DynamicId, ...] = ()
     homes: Mapping[str, Home] = {}
     identities: Mapping[str, str | None] = {}
+    members: Mapping[str, tuple[str, ...]] = {}
 
 
 class StateDirectory:
@@ -185,6 +188,7 @@ def journal_to_json(journal: Journal) -> dict[str, Any]:
         "dynamic_ids": [dynamic._asdict() for dynamic in journal.dynamic_ids],
         "homes": _homes_to_json(journal.homes),
         "identities": dict(journal.identities),
+        "members": {path: list(keys) for path, keys in journal.members.items()},
     }
 
 
@@ -195,14 +199,12 @@ def journal_from_json(data: Mapping[str, Any]) -> Journal:
             str(data["command"]),
             State(
                 {_key(key): _binding(entry) for key, entry in data["before"].items()},
-                {
-                    path: Access(int(a["uid"]), int(a["gid"]), int(a["mode"]))
-                    for path, a in data["nodes"].items()
-                },
+                {path: _access(entry) for path, entry in data["nodes"].items()},
             ),
             tuple(DynamicId(str(d["driver"]), str(d["fields"])) for d in data["dynamic_ids"]),
             _homes_from_json(data["homes"]),
             {_key(key): identity for key, identity in data["identities"].items()},
+            {path: tuple(map(_key, keys)) for path, keys in data["members"].items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unreadable("the journal", _why(error)) from error
@@ -233,7 +235,16 @@ def _binding(entry: Mapping[str, Any]) -> Binding:
     for name in names:
         if name is not None and (not isinstance(name, str) or "/" in name or name in ("", ".", "..")):
             raise ValueError(f"{name!r} is no driver")
-    return Binding(*names)
+    numvfs = entry["numvfs"]
+    return Binding(*names, None if numvfs is None else int(numvfs))
+
+
+def _access(entry: Mapping[str, Any]) -> Access:
+    """Raises ValueError for an access control list that is none."""
+    acl = entry["acl"]
+    if acl is not None:
+        encode(acl)
+    return Access(int(entry["uid"]), int(entry["gid"]), int(entry["mode"]), acl)
 
 
 def _unreadable(path: str, why: str) -> VfioctlError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from vfioctl.errors import No
@@ -13,7 +13,8 @@ from vfioctl.ops.steps import Tell
 
 
 class AccessWish(NamedTuple):
-    """Owner (uid), group (gid) and mode of nodes; what is None stays as it is."""
+    """Owner (uid), group (gid) and mode of nodes; what is None stays as it is. An access control list does not stay:
+    it would let in others than those who were named."""
 
     uid: int | None = None
     gid: int | None = None
@@ -62,20 +63,30 @@ def plan_access(snapshot: Snapshot, groups: Sequence[IommuGroup]) -> tuple[str, 
 
 
 def set_access(
-    machine: Machine, paths: Sequence[str], wish: AccessWish, command: str, tell: Tell
+    machine: Machine,
+    make: Callable[[], Sequence[str]],
+    wish: AccessWish,
+    command: str,
+    tell: Tell,
+    wait: float | None = None,
 ) -> tuple[Outcome, bool]:
-    """Gives the nodes their owner and mode, after udev has done with them, and reads them back; whether udev had done
-    with them within the deadline."""
+    """Gives the nodes that ``make`` names (called under the lock) their owner and mode, after udev has done with them,
+    and reads them back; whether udev had done with them within the deadline."""
     settled = True
 
-    def wanted() -> Mapping[str, Access]:
-        nonlocal settled
-        settled = machine.settle(list(paths))
-        if not settled:
-            tell(
-                f"udev has not settled within {machine.timeout:g} s: its rules may still change owner and mode"
-            )
-        return wish.wanted(machine, paths)
+    def request() -> Request:
+        paths = make()
 
-    outcome = change(machine, Request(command, {}, nodes=tuple(paths), access=wanted), tell)
+        def wanted() -> Mapping[str, Access]:
+            nonlocal settled
+            settled = machine.settle(list(paths))
+            if not settled:
+                tell(
+                    f"udev has not settled within {machine.timeout:g} s: its rules may still change owner and mode"
+                )
+            return wish.wanted(machine, paths)
+
+        return Request(command, {}, nodes=tuple(paths), access=wanted)
+
+    outcome = change(machine, request, tell, wait)
     return outcome, settled

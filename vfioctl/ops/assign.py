@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from vfioctl.host.machine import Machine
@@ -26,8 +26,9 @@ class Plan(NamedTuple):
 
 
 class Done(NamedTuple):
-    """The outcome, a snapshot read after it, and whether udev had done with the nodes by then."""
+    """What was planned, its outcome, a snapshot read after it, and whether udev had done with the nodes by then."""
 
+    plan: Plan
     outcome: Outcome
     snapshot: Snapshot
     settled: bool
@@ -47,30 +48,42 @@ def planned(machine: Machine, request: Request) -> Plan:
     return Plan(request, tuple(steps))
 
 
-def carry_out(machine: Machine, work: Plan, access: AccessWish | None, tell: Tell) -> Done:
-    """Makes the change, waits for udev, and reads everything back."""
-    machine.state.ensure()
-    watch = machine.watch_nodes()
-    before = machine.snapshot()
-    existing = set(node_paths(before, _groups_of(before, work.devices)))
+def carry_out(
+    machine: Machine,
+    make: Callable[[], Plan],
+    access: AccessWish | None,
+    tell: Tell,
+    wait: float | None = None,
+) -> Done:
+    """Makes the change that ``make`` plans (called under the lock), waits for udev, and reads everything back."""
+    work: list[Plan] = []
     settled = True
 
-    def settled_access() -> Mapping[str, Access]:
-        nonlocal settled
-        now = machine.snapshot()
-        fresh = [p for p in node_paths(now, _groups_of(now, work.devices)) if p not in existing]
-        settled = watch.settle(fresh, machine.timeout)
-        if not settled:
-            tell(
-                f"udev has not handled {', '.join(fresh)} within {machine.timeout:g} s: "
-                "its rules may still change owner and mode"
-            )
-        # Only what was asked for is given to anybody, not what a dynamic id has taken along.
-        asked = node_paths(now, _groups_of(now, work.request.bindings))
-        return {} if access is None else access.wanted(machine, asked)
+    def request() -> Request:
+        plan = make()
+        work.append(plan)
+        watch = machine.watch_nodes()
+        before = machine.snapshot()
+        existing = set(node_paths(before, _groups_of(before, plan.devices)))
 
-    outcome = change(machine, work.request._replace(access=settled_access), tell)
-    return Done(outcome, machine.snapshot(), settled)
+        def settled_access() -> Mapping[str, Access]:
+            nonlocal settled
+            now = machine.snapshot()
+            fresh = [p for p in node_paths(now, _groups_of(now, plan.devices)) if p not in existing]
+            settled = watch.settle(fresh, machine.timeout)
+            if not settled:
+                tell(
+                    f"udev has not handled {', '.join(fresh)} within {machine.timeout:g} s: "
+                    "its rules may still change owner and mode"
+                )
+            # Only what was asked for is given to anybody, not what a dynamic id has taken along.
+            asked = node_paths(now, _groups_of(now, plan.request.bindings))
+            return {} if access is None else access.wanted(machine, asked)
+
+        return plan.request._replace(access=settled_access)
+
+    outcome = change(machine, request, tell, wait)
+    return Done(work[-1], outcome, machine.snapshot(), settled)
 
 
 def _groups_of(snapshot: Snapshot, keys: Iterable[str]) -> set[int]:

@@ -12,7 +12,7 @@ import errno
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from vfioctl.errors import DeadlinePassed, KernelRefusal, NotFound, NotRestored, Restored
+from vfioctl.errors import DeadlinePassed, KernelRefusal, NotFound, NotRestored, PermissionDenied, Restored
 from vfioctl.host.machine import Machine
 from vfioctl.host.state import Home, Journal
 from vfioctl.model import KERNELS_CHOICE, Access, Binding, BindingGoal, DynamicId, SetAccess, State, shown
@@ -20,6 +20,7 @@ from vfioctl.ops.modules import load_modules
 from vfioctl.ops.restore import close, restore, without_ids
 from vfioctl.ops.signals import Signals
 from vfioctl.ops.steps import Tell, apply, explain
+from vfioctl.ops.stuck import explain_deadline
 from vfioctl.policy.planning import add_id, plan, remove_id
 
 
@@ -52,18 +53,33 @@ class Outcome(NamedTuple):
     after: State
 
 
-def change(machine: Machine, request: Request, tell: Tell = lambda text: None) -> Outcome:
-    """Brings the request about or puts everything back.
+def change(
+    machine: Machine,
+    make: Callable[[], Request],
+    tell: Tell = lambda text: None,
+    wait: float | None = None,
+) -> Outcome:
+    """Brings about the request that ``make`` plans under the lock, so that nobody changes what it was planned from,
+    or puts everything back. ``wait``: seconds that another vfioctl may take (default: the machine's timeout).
 
-    Raises what the first step raised when nothing had been changed yet; Restored when it failed and the state
+    Raises what ``make`` raised, or what the first step raised when nothing had been changed yet; Restored when it failed and the state
     before was put back and read back; NotRestored (with what is left) when that failed too; DeadlinePassed when
     the kernel does not answer, and then nothing more is tried and the journal stays.
     """
-    with machine.state.lock(machine.timeout, tell), Signals() as signals:
+    try:
+        machine.state.ensure()
+    except PermissionDenied:
+        make()  # what is wrong with the request itself is said first
+        raise
+    with machine.state.lock(machine.timeout if wait is None else wait, tell), Signals() as signals:
         machine.state.refuse_unfinished()
+        request = make()
         before = _read(machine, request)
         identities = {key: machine.identity(key) for key in before.bindings}
-        journal = Journal(request.command, before, request.dynamic_ids, machine.state.homes(), identities)
+        members = {path: keys for path, keys in machine.node_members().items() if path in before.access}
+        journal = Journal(
+            request.command, before, request.dynamic_ids, machine.state.homes(), identities, members
+        )
         ours = list(request.dynamic_ids)
         machine.steps = 0
         try:
@@ -77,8 +93,8 @@ def change(machine: Machine, request: Request, tell: Tell = lambda text: None) -
             finally:
                 # From here on it ends in one way or the other: no signal stops us half-way.
                 signals.armed = False
-        except DeadlinePassed:
-            raise
+        except DeadlinePassed as error:
+            raise explain_deadline(machine, journal, error) from error
         except Exception as failure:  # a bug, too, must not leave a device half-way
             journal = journal._replace(dynamic_ids=tuple(ours))
             if _untouched(machine, journal, tell):
@@ -165,9 +181,10 @@ def _read(machine: Machine, request: Request) -> State:
     bindings = {}
     for key in (*request.bindings, *request.witnesses):
         now = machine.binding(key)
-        if now is None:
+        if now is not None:
+            bindings[key] = now
+        elif key in request.bindings:
             raise _gone(key)
-        bindings[key] = now
     nodes = {path: machine.access(path) for path in request.nodes}
     return State(bindings, {path: access for path, access in nodes.items() if access is not None})
 
@@ -211,10 +228,15 @@ def _put_back(machine: Machine, journal: Journal, failure: BaseException, tell: 
             hint="clear what stands in the way, then: vfioctl recover",
             errno=number,
             subject=subject,
+            details={"left": left},
         ) from failure
     close(machine, f"{message}\neverything is as it was before")
     raise Restored(
-        f"{message}\neverything is as it was before", hint=hint, errno=number, subject=subject
+        f"{message}\neverything is as it was before",
+        hint=hint,
+        errno=number,
+        subject=subject,
+        details={"cause": getattr(failure, "code", "system"), **getattr(failure, "details", {})},
     ) from failure
 
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping
 
-from vfioctl.errors import Busy, DeadlinePassed, NotRestored, VfioctlError
+from vfioctl.errors import Busy, DeadlinePassed, KernelRefusal, NotRestored, VfioctlError
 from vfioctl.host.machine import Machine
 from vfioctl.host.state import Home, Journal
-from vfioctl.model import Binding, BindingGoal, DynamicId, SetAccess, shown
+from vfioctl.model import VFIO_DRIVERS, Binding, BindingGoal, DynamicId, SetAccess, shown
 from vfioctl.ops.signals import Signals
 from vfioctl.ops.steps import Tell, apply
 from vfioctl.policy.planning import plan, remove_id
 
 
-def recover(machine: Machine, tell: Tell = lambda text: None) -> Journal | None:
+def recover(machine: Machine, tell: Tell = lambda text: None, wait: float | None = None) -> Journal | None:
     """Puts back the state before an interrupted change; the journal that said it, or None when there was none.
     Raises NotRestored, and keeps the journal, when something could not be put back."""
-    with machine.state.lock(machine.timeout, tell), Signals() as signals:
+    with machine.state.lock(machine.timeout if wait is None else wait, tell), Signals() as signals:
         journal = machine.state.load_journal()
         if journal is None:
             return None
@@ -27,6 +27,7 @@ def recover(machine: Machine, tell: Tell = lambda text: None) -> Journal | None:
             raise NotRestored(
                 "not everything could be put back:\n" + "\n".join(left),
                 hint="clear what stands in the way, then: vfioctl recover",
+                details={"left": left},
             )
         close(machine, "everything is put back")
         return journal
@@ -35,12 +36,30 @@ def recover(machine: Machine, tell: Tell = lambda text: None) -> Journal | None:
 def restore(machine: Machine, journal: Journal, tell: Tell) -> list[str]:
     """Plans from what is to what was, device by device, going on past failures; what is left, in words."""
     left = without_ids(machine, journal.dynamic_ids, tell)
-    for key, then in reversed(list(journal.before.bindings.items())):
+    backwards = reversed(list(journal.before.bindings.items()))
+    # What had virtual functions first: they are among the others.
+    for key, then in sorted(backwards, key=lambda entry: not entry[1].numvfs):
         if key in journal.identities and machine.identity(key) not in (None, journal.identities[key]):
             tell(f"at {shown(key)} there is another device now: it is left alone")
             continue
         left += _bring_back(machine, key, then, tell)
+    left += _nodes_back(machine, journal, tell)
+    try:
+        if _homes_or_none(machine) != journal.homes:
+            machine.state.save_homes(journal.homes)
+    except OSError as error:
+        left.append(f"the record of home drivers: {error.strerror} ({error.filename})")
+    return left
+
+
+def _nodes_back(machine: Machine, journal: Journal, tell: Tell) -> list[str]:
+    left = []
+    members = machine.node_members()
     for path, access in journal.before.access.items():
+        if path in journal.members and not set(journal.members[path]) & set(members.get(path, ())):
+            if path in members:
+                tell(f"{path} belongs to other devices now: it is left alone")
+            continue
         why = ""
         try:
             current = machine.access(path)
@@ -51,11 +70,6 @@ def restore(machine: Machine, journal: Journal, tell: Tell) -> list[str]:
         current = machine.access(path)
         if current is not None and current != access:
             left.append(f"{path} could not be given back its owner and mode{why}")
-    try:
-        if _homes_or_none(machine) != journal.homes:
-            machine.state.save_homes(journal.homes)
-    except OSError as error:
-        left.append(f"the record of home drivers: {error.strerror} ({error.filename})")
     return left
 
 
@@ -69,7 +83,7 @@ def _homes_or_none(machine: Machine) -> Mapping[str, Home] | None:
 
 def _bring_back(machine: Machine, key: str, then: Binding, tell: Tell) -> list[str]:
     """Brings one device back to ``then``; what is left, in words."""
-    goal = BindingGoal(then.driver, then.driver_override)
+    goal = BindingGoal.back_to(then)
     had = f"it had {then}"
     why = ""
     try:
@@ -78,11 +92,13 @@ def _bring_back(machine: Machine, key: str, then: Binding, tell: Tell) -> list[s
             if now is None:
                 tell(f"{shown(key)} is gone: there is nothing to put back")
                 return []
+            if not goal.reached(now):
+                _need_driver(machine, key, then.driver, tell)
             for step in plan(key, now, goal):
                 apply(machine, step, tell)
         except OSError as error:
             why = f": {error.strerror} ({error.filename})"
-        except DeadlinePassed as error:
+        except (DeadlinePassed, KernelRefusal) as error:
             why = f": {error.message}"
         now = machine.binding(key)
     except Busy as error:  # the kernel waits for its user: nothing may be read or written now
@@ -90,6 +106,16 @@ def _bring_back(machine: Machine, key: str, then: Binding, tell: Tell) -> list[s
     if now is None or goal.reached(now):
         return []
     return [f"{shown(key)} has {now}; {had}{why}"]
+
+
+def _need_driver(machine: Machine, key: str, driver: str | None, tell: Tell) -> None:
+    """Loads the module of a driver that has gone meanwhile. Raises KernelRefusal or DeadlinePassed."""
+    if driver is None or machine.has_driver(key.partition("/")[0], driver):
+        return
+    # By what the device is, for a driver's name need not be its module's.
+    module = driver if driver in VFIO_DRIVERS else machine.identity(key) or driver
+    tell(f"+ modprobe {module}")
+    machine.load_module(module)
 
 
 def without_ids(machine: Machine, dynamic_ids: tuple[DynamicId, ...], tell: Tell) -> list[str]:

@@ -60,7 +60,7 @@ def _way_home(
         return BindingGoal(device.driver, device.driver_override)  # the host has it, whatever is on record
     home = homes.get(device.key)
     if home is not None and home.identity == machine.identity(device.key):
-        return BindingGoal(home.binding.driver, home.binding.driver_override)
+        return BindingGoal.back_to(home.binding)
     if is_vfio_bound(device):
         return BindingGoal(KERNELS_CHOICE, None, leaving=device.driver)
     return BindingGoal(KERNELS_CHOICE, None)

@@ -34,6 +34,14 @@ def plan(key: str, now: Binding, goal: BindingGoal) -> list[Write]:
         if now.driver is not None:
             writes.append(Write(f"{top}/drivers/{now.driver}/unbind", address))
 
+    def set_numvfs(number: int) -> None:
+        writes.append(Write(f"{top}/devices/{address}/sriov_numvfs", str(number)))
+
+    stays = now.driver != goal.leaving if goal.driver is KERNELS_CHOICE else now.driver == goal.driver
+    # Only the driver that made virtual functions can take them away, and VFIO takes no device that has any.
+    if now.numvfs and not (stays and goal.numvfs in (None, now.numvfs)):
+        set_numvfs(0)
+        now = now._replace(numvfs=0)
     if goal.driver is None:
         if goal.driver_override is not None:  # an override that keeps drivers away must be there first
             set_override(goal.driver_override)
@@ -48,6 +56,8 @@ def plan(key: str, now: Binding, goal: BindingGoal) -> list[Write]:
         unbind()
         writes.append(Write(f"{top}/drivers/{goal.driver}/bind", address))
     set_override(goal.driver_override)
+    if goal.numvfs and goal.numvfs != now.numvfs:
+        set_numvfs(goal.numvfs)
     return writes
 
 
@@ -68,6 +78,8 @@ def as_shell(steps: Iterable[Step]) -> list[str]:
         if isinstance(step, SetAccess):
             lines.append(f"chown {step.access.uid}:{step.access.gid} {shlex.quote(step.path)}")
             lines.append(f"chmod {step.access.mode:04o} {shlex.quote(step.path)}")
+            if step.access.acl is not None:
+                lines.append(f"setfacl --set {shlex.quote(step.access.acl)} {shlex.quote(step.path)}")
         else:
             text = step.data.rstrip("\n")
             lines.append(

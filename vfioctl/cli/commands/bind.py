@@ -6,13 +6,13 @@ import click
 
 from vfioctl.cli import assigned
 from vfioctl.cli.access_options import access_options, wish
-from vfioctl.cli.arguments import SUBJECT, driver_name, resolve_all
+from vfioctl.cli.arguments import SUBJECT, driver_name
+from vfioctl.cli.changing import chosen, wait_option
 from vfioctl.cli.output import Output, output_options
 from vfioctl.cli.session import Session
 from vfioctl.errors import ExitStatus
-from vfioctl.model import Device, IommuGroup, Snapshot
+from vfioctl.model import Device, IommuGroup
 from vfioctl.policy.guards import ALLOWABLE_GUARDS
-from vfioctl.policy.subjects import find_group
 
 
 @click.command(
@@ -53,6 +53,7 @@ Exit status:
 )
 @access_options
 @click.option("--dry-run", is_flag=True, help="Print the writes as shell lines, and make none.")
+@wait_option
 @output_options(assigned.COLUMNS, assigned.DEFAULT)
 @click.pass_obj
 def command(
@@ -66,6 +67,7 @@ def command(
     group_owner: str | None,
     mode: str | None,
     dry_run: bool,
+    wait: float | None,
     output: Output,
 ) -> int:
     """Bind devices to a VFIO driver: all of them or none.
@@ -76,38 +78,29 @@ def command(
     when they are missing. The driver links, nodes, owners and modes are read back before anything is reported, and
     when a step fails everything is put back.
     """
-    from vfioctl.ops.assign import carry_out
-    from vfioctl.ops.bind import BindOptions, plan_bind
+    from vfioctl.ops.assign import Plan, carry_out
+    from vfioctl.ops.bind import BindOptions, plan_bind, whole_group
 
     machine = session.machine
     access = wish(user, group_owner, mode)
-    snapshot = machine.snapshot()
-    endpoints, bridges = _select(session, snapshot, subjects, whole)
-    chosen = BindOptions(driver, method == "new-id", frozenset(allow))
-    planned = plan_bind(machine, snapshot, endpoints, bridges, chosen)
+    options = BindOptions(driver, method == "new-id", frozenset(allow))
+
+    def plan() -> Plan:
+        snapshot = machine.snapshot()
+        bridges: dict[str, Device] = {}
+
+        def members(group: IommuGroup) -> list[Device]:
+            endpoints, blocking = whole_group(snapshot, group)
+            bridges.update((bridge.key, bridge) for bridge in blocking)
+            return endpoints
+
+        endpoints = chosen(session, snapshot, subjects, whole, members)
+        return plan_bind(machine, snapshot, endpoints, list(bridges.values()), options)
+
     if dry_run:
-        assigned.print_dry_run(session, output, planned, access)
+        assigned.print_dry_run(session, output, plan(), access)
         return int(ExitStatus.OK)
-    done = carry_out(machine, planned, access, session.tell)
-    assigned.report(session, output, planned, done)
-    assigned.warn_unusable(done.snapshot, planned)
+    done = carry_out(machine, plan, access, session.tell, wait)
+    assigned.report(session, output, done)
+    assigned.warn_unusable(done)
     return int(ExitStatus.OK if done.settled else ExitStatus.TIMEOUT)
-
-
-def _select(
-    session: Session, snapshot: Snapshot, subjects: tuple[str, ...], whole: bool
-) -> tuple[list[Device], list[Device]]:
-    """(endpoints, bridges) to move, in the order of the arguments, each once."""
-    from vfioctl.ops.bind import whole_group
-
-    endpoints: dict[str, Device] = {}
-    bridges: dict[str, Device] = {}
-    for found in resolve_all(session, snapshot, subjects):
-        if isinstance(found, Device):
-            endpoints.setdefault(found.key, found)
-        if isinstance(found, IommuGroup) or (whole and found.group is not None):
-            group = found if isinstance(found, IommuGroup) else find_group(snapshot, found.group or 0)
-            members, ports = whole_group(snapshot, group)
-            endpoints.update((d.key, d) for d in members)
-            bridges.update((d.key, d) for d in ports)
-    return list(endpoints.values()), list(bridges.values())

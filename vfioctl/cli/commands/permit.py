@@ -7,6 +7,7 @@ import click
 from vfioctl.cli import permissions
 from vfioctl.cli.access_options import access_options, wish
 from vfioctl.cli.arguments import SUBJECT
+from vfioctl.cli.changing import wait_option
 from vfioctl.cli.output import Output, output_options
 from vfioctl.cli.session import Session
 from vfioctl.errors import UsageError
@@ -22,6 +23,7 @@ Examples:
 )
 @click.argument("subjects", metavar="GROUP|DEVICE...", nargs=-1, required=True, type=SUBJECT)
 @access_options
+@wait_option
 @output_options(permissions.COLUMNS, permissions.DEFAULT)
 @click.pass_obj
 def command(
@@ -30,6 +32,7 @@ def command(
     user: str | None,
     group_owner: str | None,
     mode: str | None,
+    wait: float | None,
     output: Output,
 ) -> int:
     """Let a user or a user group open the nodes: the group node, and the devices' cdevs where there are any.
@@ -40,4 +43,4 @@ def command(
     asked = wish(user, group_owner, mode)
     if asked is None:
         raise UsageError("who may? --user NAME, --group-owner NAME", hint="vfioctl permit --help")
-    return permissions.change_access(session, subjects, asked, "permit", output)
+    return permissions.change_access(session, subjects, asked, "permit", wait, output)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from vfioctl.cli import messages, records
+from vfioctl.cli.changing import wait_option
 from vfioctl.cli.output import Output, emit, output_options
 from vfioctl.cli.session import Session
 from vfioctl.model import shown
@@ -21,9 +22,10 @@ Examples:
 Exit status:
   0 put back, or nothing to put back; 9 something could not be put back: it says what, and can be run again.""",
 )
+@wait_option
 @output_options()
 @click.pass_obj
-def command(session: Session, output: Output) -> None:
+def command(session: Session, wait: float | None, output: Output) -> None:
     """Put back the drivers, overrides, owners and modes from before a change that was interrupted.
 
     vfioctl records them in /run/vfioctl before its first write. While such a record is left over, changing commands
@@ -31,7 +33,7 @@ def command(session: Session, output: Output) -> None:
     """
     from vfioctl.ops.restore import recover
 
-    journal = recover(session.machine, session.tell)
+    journal = recover(session.machine, session.tell, wait)
     if output.format in ("json", "yaml"):
         document = {
             **records.document("changed", journal is not None),

@@ -6,6 +6,7 @@ import click
 
 from vfioctl.cli import permissions
 from vfioctl.cli.arguments import SUBJECT
+from vfioctl.cli.changing import wait_option
 from vfioctl.cli.output import Output, output_options
 from vfioctl.cli.session import Session
 
@@ -18,11 +19,13 @@ Examples:
   vfioctl revoke 0000:01:00.0 -J""",
 )
 @click.argument("subjects", metavar="GROUP|DEVICE...", nargs=-1, required=True, type=SUBJECT)
+@wait_option
 @output_options(permissions.COLUMNS, permissions.DEFAULT)
 @click.pass_obj
 def command(
     session: Session,
     subjects: tuple[str, ...],
+    wait: float | None,
     output: Output,
 ) -> int:
     """Make the nodes root's alone again: root:root, mode 0600, as the kernel makes them.
@@ -31,4 +34,4 @@ def command(
     """
     from vfioctl.ops.access import KERNELS_OWN
 
-    return permissions.change_access(session, subjects, KERNELS_OWN, "revoke", output)
+    return permissions.change_access(session, subjects, KERNELS_OWN, "revoke", wait, output)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import click
 
 from vfioctl.cli import assigned, messages
-from vfioctl.cli.arguments import SUBJECT, driver_name, resolve_all
+from vfioctl.cli.arguments import SUBJECT, driver_name
+from vfioctl.cli.changing import chosen, wait_option
 from vfioctl.cli.output import Output, output_options
 from vfioctl.cli.session import Session
 from vfioctl.errors import UsageError
-from vfioctl.model import KERNELS_CHOICE, Device, IommuGroup, Snapshot, shown
+from vfioctl.model import KERNELS_CHOICE, shown
 from vfioctl.policy.guards import IN_USE_GUARDS
 from vfioctl.policy.selection import members_to_release
-from vfioctl.policy.subjects import find_group
 
 
 @click.command(
@@ -44,6 +44,7 @@ Exit status:
     help="Pass exactly this guard; repeatable.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the writes as shell lines, and make none.")
+@wait_option
 @output_options(assigned.COLUMNS, assigned.DEFAULT)
 @click.pass_obj
 def command(
@@ -54,6 +55,7 @@ def command(
     leave_unbound: bool,
     allow: tuple[str, ...],
     dry_run: bool,
+    wait: float | None,
     output: Output,
 ) -> None:
     """Give devices back to the host: all of them or none.
@@ -62,33 +64,26 @@ def command(
     to the driver that the kernel picks. A GROUP stands for its members on a VFIO driver and those that vfioctl took.
     A group that somebody holds is refused, for the kernel would wait for the holder without limit.
     """
-    from vfioctl.ops.assign import carry_out
+    from vfioctl.ops.assign import Plan, carry_out
     from vfioctl.ops.unbind import plan_unbind
 
     if to is not None and leave_unbound:
         raise UsageError("--to and --leave-unbound exclude each other")
     machine = session.machine
-    snapshot = machine.snapshot()
-    devices = _select(session, snapshot, subjects, whole, set(machine.state.homes()))
-    planned = plan_unbind(machine, snapshot, devices, to, leave_unbound, frozenset(allow))
+
+    def plan() -> Plan:
+        snapshot = machine.snapshot()
+        recorded = set(machine.state.homes())
+        devices = chosen(
+            session, snapshot, subjects, whole, lambda group: members_to_release(group, recorded)
+        )
+        return plan_unbind(machine, snapshot, devices, to, leave_unbound, frozenset(allow))
+
     if dry_run:
-        assigned.print_dry_run(session, output, planned)
+        assigned.print_dry_run(session, output, plan())
         return
-    done = carry_out(machine, planned, None, session.tell)
-    assigned.report(session, output, planned, done)
-    for key, goal in planned.request.bindings.items():
+    done = carry_out(machine, plan, None, session.tell, wait)
+    assigned.report(session, output, done)
+    for key, goal in done.plan.request.bindings.items():
         if goal.driver is KERNELS_CHOICE and done.outcome.after.bindings[key].driver is None:
             messages.note(f"{shown(key)} has no driver now: no host driver claims it")
-
-
-def _select(
-    session: Session, snapshot: Snapshot, subjects: tuple[str, ...], whole: bool, recorded: set[str]
-) -> list[Device]:
-    devices: dict[str, Device] = {}
-    for found in resolve_all(session, snapshot, subjects):
-        if isinstance(found, Device):
-            devices.setdefault(found.key, found)
-        if isinstance(found, IommuGroup) or (whole and found.group is not None):
-            group = found if isinstance(found, IommuGroup) else find_group(snapshot, found.group or 0)
-            devices.update((d.key, d) for d in members_to_release(group, recorded))
-    return list(devices.values())

@@ -1,0 +1,32 @@
+"""What there is to say when the kernel has not answered in time."""
+
+from __future__ import annotations
+
+from vfioctl.errors import Busy, DeadlinePassed
+from vfioctl.host.machine import Machine
+from vfioctl.host.state import Journal
+from vfioctl.model import BindingGoal, shown
+
+
+def explain_deadline(machine: Machine, journal: Journal, error: DeadlinePassed) -> DeadlinePassed:
+    """The same error with who holds the devices of the change, and what has become of each by now."""
+    holders = {key: machine.device_holders(key) for key in journal.before.bindings}
+    lines = [error.message]
+    lines += [
+        f"{shown(key)} is held by {', '.join(map(str, found))}" for key, found in holders.items() if found
+    ]
+    left = []
+    for key, then in journal.before.bindings.items():
+        try:
+            now = machine.binding(key)
+        except Busy as busy:
+            left.append(f"{busy.message}; it had {then}")
+            continue
+        if now is not None and not BindingGoal.back_to(then).reached(now):
+            left.append(f"{shown(key)} has {now}; it had {then}")
+    return DeadlinePassed(
+        "\n".join([*lines, *left]),
+        hint=error.hint,
+        subject=error.subject,
+        details={**error.details, "left": left},
+    )
