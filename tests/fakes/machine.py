@@ -152,7 +152,7 @@ class FakeMachine(Machine):
         if path not in self.kernel.nodes:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
-    def read_locked(self, paths: Sequence[str]) -> list[str | None | Lock]:
+    def read_locked(self, paths: Sequence[str]) -> list[str | Lock | None]:
         return [read(path) for path in paths]
 
     def claiming_drivers(self, key: str) -> list[str]:

@@ -42,7 +42,7 @@ class Place(NamedTuple):
         return " ".join(words)
 
 
-class Expired(Exception):  # noqa: N818
+class Expired(Exception):
     """The deadline passed; ``place`` is where the child was then."""
 
     def __init__(self, place: Place) -> None:

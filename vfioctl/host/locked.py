@@ -1,6 +1,6 @@
 """Files of sysfs whose reading takes the lock of the device, which a driver's probe, remove or reset holds: for ever,
-when it waits for a user of the device. ``sriov_numvfs`` does, and ``driver_override`` until the driver core took it over
-from the buses (Linux drivers/pci/pci-sysfs.c, driver_override_show and sriov_numvfs_show).
+when it waits for a user of the device. ``sriov_numvfs`` does, and ``driver_override`` until the driver core took it
+over from the buses (Linux drivers/pci/pci-sysfs.c, driver_override_show and sriov_numvfs_show).
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ class Lock(Enum):
 LOCKED: Final = Lock.HELD
 
 
-def read_all(paths: Sequence[str], patience: float = PATIENCE) -> list[str | None | Lock]:
+def read_all(paths: Sequence[str], patience: float = PATIENCE) -> list[str | Lock | None]:
     """The text of each file, None for one that is not there, LOCKED for one that does not answer within ``patience``
     seconds. All are read by one child process, and by another one from where that got stuck."""
-    answers: list[str | None | Lock] = []
+    answers: list[str | Lock | None] = []
     while len(answers) < len(paths):
         answers += _read_until_stuck(paths[len(answers) :], patience)
     return answers
 
 
-def _read_until_stuck(paths: Sequence[str], patience: float) -> list[str | None | Lock]:
+def _read_until_stuck(paths: Sequence[str], patience: float) -> list[str | Lock | None]:
     def work(sender: int) -> None:
         for path in paths:
             text = _text(path)
@@ -59,7 +59,7 @@ def _read_until_stuck(paths: Sequence[str], patience: float) -> list[str | None 
         os.close(receiver)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0 if ended else os.WNOHANG)
-    answers: list[str | None | Lock] = [
+    answers: list[str | Lock | None] = [
         None if answer == _NOTHING else answer.decode(errors="surrogateescape")
         for answer in data.split(b"\0")[:-1]
     ]

@@ -63,7 +63,7 @@ class Machine:
             int(numvfs) if numvfs and numvfs.isdecimal() else None,
         )
 
-    def read_locked(self, paths: Sequence[str]) -> list[str | None | Lock]:
+    def read_locked(self, paths: Sequence[str]) -> list[str | Lock | None]:
         """The text of files whose reading may wait for the device's lock."""
         return read_all(paths, min(PATIENCE, self.timeout))
 

@@ -62,9 +62,9 @@ def change(
     """Brings about the request that ``make`` plans under the lock, so that nobody changes what it was planned from,
     or puts everything back. ``wait``: seconds that another vfioctl may take (default: the machine's timeout).
 
-    Raises what ``make`` raised, or what the first step raised when nothing had been changed yet; Restored when it failed and the state
-    before was put back and read back; NotRestored (with what is left) when that failed too; DeadlinePassed when
-    the kernel does not answer, and then nothing more is tried and the journal stays.
+    Raises what ``make`` raised, or what the first step raised when nothing had been changed yet; Restored when it
+    failed and the state before was put back and read back; NotRestored (with what is left) when that failed too;
+    DeadlinePassed when the kernel does not answer, and then nothing more is tried and the journal stays.
     """
     try:
         machine.state.ensure()
