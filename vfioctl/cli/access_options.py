@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -10,13 +10,19 @@ import click
 from vfioctl.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
-    from vfioctl.ops.access import AccessWish
+    from vfioctl.policy.access import AccessWish, NamedAccess
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def access_options(function: F) -> F:
-    """Adds the three options; :func:`wish` understands their values."""
+    """Adds the options; :func:`wish` understands their values."""
+    function = click.option(
+        "--acl",
+        multiple=True,
+        metavar="user:NAME:rw",
+        help="Let one more user in, or a group (group:NAME:rw), by an access control list; repeatable.",
+    )(function)
     function = click.option(
         "--mode",
         metavar="OCTAL",
@@ -28,13 +34,31 @@ def access_options(function: F) -> F:
     return click.option("--user", metavar="USER", help="Owner (name or uid) of the nodes.")(function)
 
 
-def wish(user: str | None, group_owner: str | None, mode: str | None) -> AccessWish | None:
+def wish(
+    user: str | None, group_owner: str | None, mode: str | None, acl: Sequence[str] = ()
+) -> AccessWish | None:
     """What was asked for, or None when nothing was. Raises UsageError, and NotFound for an unknown name."""
-    if user is None and group_owner is None and mode is None:
+    if user is None and group_owner is None and mode is None and not acl:
         return None
-    from vfioctl.ops.access import AccessWish
+    from vfioctl.policy.access import AccessWish
 
-    return AccessWish(_uid(user), _gid(group_owner), _mode(mode, group_owner is not None))
+    kept = user is None and group_owner is None and mode is None
+    bits = None if kept else _mode(mode, group_owner is not None)
+    return AccessWish(_uid(user), _gid(group_owner), bits, tuple(map(_named, acl)))
+
+
+def _named(text: str) -> NamedAccess:
+    from vfioctl.policy.access import NamedAccess
+
+    kind, _, rest = text.partition(":")
+    name, _, letters = rest.rpartition(":")
+    if kind not in ("user", "u", "group", "g") or not name or letters not in ("r", "rw", "w"):
+        raise UsageError(
+            f"--acl: {text!r} is no entry", hint="user:NAME:rw or group:NAME:rw, as for setfacl", subject=text
+        )
+    number = _uid(name) if kind[0] == "u" else _gid(name)
+    assert number is not None
+    return NamedAccess(kind[0], number, sum(bit for bit, c in ((4, "r"), (2, "w")) if c in letters))
 
 
 def _mode(text: str | None, for_group: bool) -> int:

@@ -14,8 +14,8 @@ from vfioctl.policy.planning import as_shell
 from vfioctl.policy.viability import judge
 
 if TYPE_CHECKING:
-    from vfioctl.ops.access import AccessWish
     from vfioctl.ops.assign import Done, Plan
+    from vfioctl.policy.access import AccessWish
 
 COLUMNS: Columns = {
     "address": lambda r: r["address"],
@@ -65,9 +65,11 @@ def print_dry_run(session: Session, output: Output, planned: Plan, access: Acces
     lines += as_shell(planned.steps)
     if access is not None:
         uid, gid = ("" if number is None else number for number in (access.uid, access.gid))
-        owner = f"chown {uid}:{gid}; " if access.uid is not None or access.gid is not None else ""
+        parts = [f"chown {uid}:{gid}"] if access.uid is not None or access.gid is not None else []
+        parts += [f"chmod {access.mode:04o}"] if access.mode is not None else []
+        parts += [f"setfacl -m {e.kind}:{e.id}:{e.bits}" for e in access.named]
         lines.append("# then, on the nodes of the groups:")
-        lines.append(f"#   {owner}chmod {access.mode or 0:04o}")
+        lines.append(f"#   {'; '.join(parts)}")
     if output.format in ("json", "yaml"):
         emit(session, output, {**records.document("dry_run", True), "commands": lines})
         return

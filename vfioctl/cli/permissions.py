@@ -12,13 +12,14 @@ from vfioctl.errors import ExitStatus
 from vfioctl.policy.subjects import find_group
 
 if TYPE_CHECKING:
-    from vfioctl.ops.access import AccessWish
+    from vfioctl.policy.access import AccessWish
 
 COLUMNS: Columns = {
     "path": lambda r: r["path"],
     "uid": lambda r: r["uid"],
     "gid": lambda r: r["gid"],
     "mode": lambda r: r["mode"],
+    "acl": lambda r: r["acl"],
     "changed": lambda r: r["changed"],
 }
 DEFAULT = ("path", "uid", "gid", "mode", "changed")
@@ -52,6 +53,7 @@ def change_access(
                 "uid": now.uid,
                 "gid": now.gid,
                 "mode": f"{now.mode:04o}",
+                "acl": now.acl,
                 "changed": now != before,
             }
         )

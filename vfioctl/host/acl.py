@@ -58,7 +58,9 @@ def encode(text: str) -> bytes:
     data = _HEADER.pack(_VERSION)
     for entry in text.split(","):
         letter, who, word = entry.split(":")
-        tag = next(tag for tag, c in _TAGS.items() if c == letter and (tag in _NAMED) == bool(who))
+        tag = next((tag for tag, c in _TAGS.items() if c == letter and (tag in _NAMED) == bool(who)), None)
+        if tag is None:
+            raise ValueError(f"{entry!r} is no entry of an access control list")
         bits = sum(bit for bit, c in _LETTERS if c in word)
         data += _ENTRY.pack(tag, bits, int(who) if who else _NOBODY)
     return data

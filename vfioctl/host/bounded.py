@@ -65,8 +65,7 @@ def call(work: Callable[[], T], timeout: float, *, leave: bool = False) -> T:
     finally:
         os.close(receiver)
         if not answered and not leave:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, os.WNOHANG)
+            end(pid)
     os.waitpid(pid, 0)
     if not data:
         raise OSError(errno.EIO, "the process that did it died")
@@ -97,6 +96,14 @@ def start(work: Callable[[int], None]) -> tuple[int, int]:
     return child, receiver
 
 
+def end(pid: int) -> None:
+    """Kills a child that only reads, and collects it, unless the kernel does not let it go."""
+    os.kill(pid, signal.SIGKILL)
+    until = time.monotonic() + 0.2
+    while os.waitpid(pid, os.WNOHANG) == (0, 0) and time.monotonic() < until:
+        time.sleep(0.002)
+
+
 def place_of(pid: int) -> Place:
     """Where a process is in the kernel now."""
 
@@ -105,14 +112,10 @@ def place_of(pid: int) -> Place:
             return read(f"/proc/{pid}/{name}") or ""
         return ""
 
+    state = look("stat").rpartition(") ")[2][:1]
     wchan = look("wchan")
-    frames = [line.split()[-1] for line in look("stack").split("\n") if line.strip()]
-    return Place(
-        pid,
-        look("stat").rpartition(")")[2].split(" ")[1:2][0] if look("stat") else None,
-        None if wchan in ("", "0") else wchan,
-        tuple(frame.partition("+")[0] for frame in frames),
-    )
+    frames = [line.split()[-1].partition("+")[0] for line in look("stack").split("\n") if line.strip()]
+    return Place(pid, state or None, None if wchan in ("", "0") else wchan, tuple(frames))
 
 
 def _answer(work: Callable[[], Any], sender: int) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 from collections.abc import Sequence
 from enum import Enum
 from typing import Final
@@ -47,18 +46,15 @@ def _read_until_stuck(paths: Sequence[str], patience: float) -> list[str | Lock 
 
     pid, receiver = bounded.start(work)
     data = b""
-    ended = False
     try:
         while select.select([receiver], [], [], patience)[0]:
             more = os.read(receiver, 1 << 16)
             if not more:
-                ended = True
                 break
             data += more
     finally:
         os.close(receiver)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0 if ended else os.WNOHANG)
+        bounded.end(pid)
     answers: list[str | Lock | None] = [
         None if answer == _NOTHING else answer.decode(errors="surrogateescape")
         for answer in data.split(b"\0")[:-1]

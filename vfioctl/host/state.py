@@ -204,7 +204,7 @@ def journal_from_json(data: Mapping[str, Any]) -> Journal:
             tuple(DynamicId(str(d["driver"]), str(d["fields"])) for d in data["dynamic_ids"]),
             _homes_from_json(data["homes"]),
             {_key(key): identity for key, identity in data["identities"].items()},
-            {path: tuple(map(_key, keys)) for path, keys in data["members"].items()},
+            {path: tuple(map(_key, keys)) for path, keys in data.get("members", {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unreadable("the journal", _why(error)) from error
@@ -235,13 +235,13 @@ def _binding(entry: Mapping[str, Any]) -> Binding:
     for name in names:
         if name is not None and (not isinstance(name, str) or "/" in name or name in ("", ".", "..")):
             raise ValueError(f"{name!r} is no driver")
-    numvfs = entry["numvfs"]
+    numvfs = entry.get("numvfs")  # not there in what an older vfioctl has left
     return Binding(*names, None if numvfs is None else int(numvfs))
 
 
 def _access(entry: Mapping[str, Any]) -> Access:
     """Raises ValueError for an access control list that is none."""
-    acl = entry["acl"]
+    acl = entry.get("acl")
     if acl is not None:
         encode(acl)
     return Access(int(entry["uid"]), int(entry["gid"]), int(entry["mode"]), acl)

@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple
 
 from vfioctl.errors import No
 from vfioctl.host.machine import Machine
 from vfioctl.model import Access, IommuGroup, Snapshot
 from vfioctl.ops.change import Outcome, Request, change
 from vfioctl.ops.steps import Tell
+from vfioctl.policy.access import AccessWish
 
 
-class AccessWish(NamedTuple):
-    """Owner (uid), group (gid) and mode of nodes; what is None stays as it is. An access control list does not stay:
-    it would let in others than those who were named."""
-
-    uid: int | None = None
-    gid: int | None = None
-    mode: int | None = None
-
-    def wanted(self, machine: Machine, paths: Sequence[str]) -> dict[str, Access]:
-        """What each node that is there shall be."""
-        found = {path: machine.access(path) for path in paths}
-        return {
-            path: Access(
-                now.uid if self.uid is None else self.uid,
-                now.gid if self.gid is None else self.gid,
-                now.mode if self.mode is None else self.mode,
-            )
-            for path, now in found.items()
-            if now is not None
-        }
-
-
-#: What the kernel makes a node: root's alone.
-KERNELS_OWN = AccessWish(0, 0, 0o600)
+def wanted(machine: Machine, wish: AccessWish, paths: Sequence[str]) -> dict[str, Access]:
+    """What each node that is there shall be."""
+    found = {path: machine.access(path) for path in paths}
+    return {path: wish.applied_to(now) for path, now in found.items() if now is not None}
 
 
 def node_paths(snapshot: Snapshot, groups: Collection[int]) -> tuple[str, ...]:
@@ -77,16 +57,16 @@ def set_access(
     def request() -> Request:
         paths = make()
 
-        def wanted() -> Mapping[str, Access]:
+        def settled_access() -> Mapping[str, Access]:
             nonlocal settled
             settled = machine.settle(list(paths))
             if not settled:
                 tell(
                     f"udev has not settled within {machine.timeout:g} s: its rules may still change owner and mode"
                 )
-            return wish.wanted(machine, paths)
+            return wanted(machine, wish, paths)
 
-        return Request(command, {}, nodes=tuple(paths), access=wanted)
+        return Request(command, {}, nodes=tuple(paths), access=settled_access)
 
     outcome = change(machine, request, tell, wait)
     return outcome, settled

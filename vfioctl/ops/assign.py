@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from vfioctl.host.machine import Machine
 from vfioctl.model import Access, Snapshot, Step
-from vfioctl.ops.access import AccessWish, node_paths
+from vfioctl.ops.access import node_paths, wanted
 from vfioctl.ops.change import Outcome, Request, change
 from vfioctl.ops.steps import Tell
+from vfioctl.policy.access import AccessWish
 from vfioctl.policy.planning import add_id, plan, remove_id
 
 
@@ -78,7 +79,7 @@ def carry_out(
                 )
             # Only what was asked for is given to anybody, not what a dynamic id has taken along.
             asked = node_paths(now, _groups_of(now, plan.request.bindings))
-            return {} if access is None else access.wanted(machine, asked)
+            return {} if access is None else wanted(machine, access, asked)
 
         return plan.request._replace(access=settled_access)
 

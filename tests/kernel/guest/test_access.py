@@ -11,6 +11,10 @@ import pytest
 from tests.kernel.guest.conftest import Vfioctl
 from tests.kernel.guest.sysfs import group_of, unbind
 from tests.kernel.testbed.udevd import Udevd
+from vfioctl.host.acl import read_acl, write_acl
+from vfioctl.host.machine import Machine
+from vfioctl.host.state import Journal
+from vfioctl.model import Access, State
 
 NOBODY = 65534
 #: Rules that do what a distribution's do, and slowly, so that a chown that does not wait is undone.
@@ -33,13 +37,59 @@ def group(vfioctl: Vfioctl, roles: Mapping[str, str]) -> Iterator[int]:
     assert vfioctl("unbind", roles["edu"]).status == 0
 
 
+def test_an_access_control_list(vfioctl: Vfioctl, group: int) -> None:
+    """As setfacl makes it; it goes with revoke, and with a permit that names others."""
+    node = f"/dev/vfio/{group}"
+    result = vfioctl("permit", group, "--acl", f"user:{NOBODY}:rw", "-J")
+    assert result.status == 0, result.stderr
+    acl = f"u::rw-,u:{NOBODY}:rw-,g::---,m::rw-,o::---"
+    assert result.json["nodes"][0]["acl"] == acl == read_acl(node)
+    assert access(node) == (0, 0, 0o660)
+    opened = vfioctl("iommu-info", group, "--attach", "-J", user=vfioctl.unprivileged)
+    assert opened.status == 0, opened.stderr
+    assert vfioctl("permit", group, "--acl", f"user:{NOBODY}:rw", "-J").json["changed"] is False
+    assert vfioctl("permit", group, "--user", NOBODY).status == 0
+    assert read_acl(node) is None and access(node) == (NOBODY, 0, 0o600)
+    assert vfioctl("permit", group, "--acl", "group:daemon:r", "--user", 0, "--mode", "600").status == 0
+    assert read_acl(node) == "u::rw-,g::---,g:1:r--,m::r--,o::---"
+    assert vfioctl("revoke", group).status == 0
+    assert read_acl(node) is None and access(node) == (0, 0, 0o600)
+
+
+def test_a_list_of_others_is_put_back_by_recover(vfioctl: Vfioctl, group: int) -> None:
+    node = f"/dev/vfio/{group}"
+    acl = "u::rw-,u:1:rw-,g::---,m::rw-,o::---"
+    write_acl(node, acl)
+    machine = Machine()
+    before = Access(0, 0, 0o660, acl)
+    assert machine.access(node) == before
+    members = machine.node_members()
+    machine.state.ensure()
+    machine.state.save_journal(Journal("permit", State({}, {node: before}), members=members))
+    machine.set_access(node, Access(NOBODY, 0, 0o600))
+    assert read_acl(node) is None
+    assert vfioctl("recover").status == 0
+    assert machine.access(node) == before
+    # The node of other devices is not theirs to have.
+    machine.state.save_journal(
+        Journal("permit", State({}, {node: before}), members={node: ("pci/0000:ff:1f.0",)})
+    )
+    assert vfioctl("revoke", group).status == 5
+    machine.set_access(node, Access(0, 0, 0o600))
+    left = vfioctl("recover")
+    assert left.status == 0 and "belongs to other devices now" in left.stderr
+    assert machine.access(node) == Access(0, 0, 0o600)
+
+
 def test_permit_and_revoke_are_read_back(vfioctl: Vfioctl, group: int) -> None:
     node = f"/dev/vfio/{group}"
     assert access(node) == (0, 0, 0o600)
     result = vfioctl("permit", group, "--user", NOBODY, "-J")
     assert result.status == 0, result.stderr
     assert result.json["changed"] is True
-    assert result.json["nodes"] == [{"path": node, "uid": NOBODY, "gid": 0, "mode": "0600", "changed": True}]
+    assert result.json["nodes"] == [
+        {"path": node, "uid": NOBODY, "gid": 0, "mode": "0600", "acl": None, "changed": True}
+    ]
     assert access(node) == (NOBODY, 0, 0o600)
     again = vfioctl("permit", group, "--user", NOBODY, "-J")
     assert again.status == 0 and again.json["changed"] is False

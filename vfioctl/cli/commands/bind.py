@@ -66,6 +66,7 @@ def command(
     user: str | None,
     group_owner: str | None,
     mode: str | None,
+    acl: tuple[str, ...],
     dry_run: bool,
     wait: float | None,
     output: Output,
@@ -82,7 +83,7 @@ def command(
     from vfioctl.ops.bind import BindOptions, plan_bind, whole_group
 
     machine = session.machine
-    access = wish(user, group_owner, mode)
+    access = wish(user, group_owner, mode, acl)
     options = BindOptions(driver, method == "new-id", frozenset(allow))
 
     def plan() -> Plan:

@@ -19,7 +19,8 @@ from vfioctl.errors import UsageError
 Examples:
   vfioctl permit 26 --user alice
   vfioctl permit 0000:01:00.0 --group-owner kvm --mode 660
-  vfioctl permit 26 27 --user 1000 -J""",
+  vfioctl permit 26 27 --user 1000 -J
+  vfioctl permit 26 --acl user:alice:rw --acl group:kvm:r""",
 )
 @click.argument("subjects", metavar="GROUP|DEVICE...", nargs=-1, required=True, type=SUBJECT)
 @access_options
@@ -32,6 +33,7 @@ def command(
     user: str | None,
     group_owner: str | None,
     mode: str | None,
+    acl: tuple[str, ...],
     wait: float | None,
     output: Output,
 ) -> int:
@@ -40,7 +42,9 @@ def command(
     udev is waited for first, so that its rules cannot undo it; owner and mode are read back. It holds until the node
     goes away (unbind, reboot). The whole IOMMU group is what is given: its devices are not isolated from each other.
     """
-    asked = wish(user, group_owner, mode)
+    asked = wish(user, group_owner, mode, acl)
     if asked is None:
-        raise UsageError("who may? --user NAME, --group-owner NAME", hint="vfioctl permit --help")
+        raise UsageError(
+            "who may? --user NAME, --group-owner NAME, --acl user:NAME:rw", hint="vfioctl permit --help"
+        )
     return permissions.change_access(session, subjects, asked, "permit", wait, output)

@@ -32,6 +32,6 @@ def command(
 
     Who has a node open already keeps it open; vfioctl unbind names such a holder.
     """
-    from vfioctl.ops.access import KERNELS_OWN
+    from vfioctl.policy.access import KERNELS_OWN
 
     return permissions.change_access(session, subjects, KERNELS_OWN, "revoke", wait, output)
