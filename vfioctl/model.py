@@ -70,6 +70,11 @@ class Device(NamedTuple):
         """A PCI-to-PCI or CardBus bridge (header type 1 or 2), which no VFIO driver accepts."""
         return self.pci is not None and self.pci.class_[:4] in ("0604", "0607", "0609")
 
+    @property
+    def is_container_child(self) -> bool:
+        """An object in a DPRC, the container that VFIO takes as a whole: it goes where its container goes."""
+        return self.bus == "fsl-mc" and not self.address.startswith("dprc.")
+
 
 class IommuGroup(NamedTuple):
     """``/sys/kernel/iommu_groups/ID`` with its members and its node under /dev/vfio."""
@@ -116,6 +121,13 @@ class Platform(NamedTuple):
     iommu_units: tuple[str, ...]
     sysfs_mounted: bool
     groups_directory: bool
+
+
+class ModuleAlias(NamedTuple):
+    """A line of modules.alias: a pattern as of fnmatch, and the module that it stands for (with _ for -)."""
+
+    pattern: str
+    module: str
 
 
 class Use(NamedTuple):

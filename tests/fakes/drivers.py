@@ -36,10 +36,11 @@ class PciId(NamedTuple):
 
 @dataclass
 class FakeDevice:
-    """A PCI device and its changeable state. ``pcie_port``, ``shpc``: what pcieport and shpchp look for."""
+    """A device and its changeable state. ``pcie_port``, ``shpc``: what pcieport and shpchp look for. ``resettable``:
+    by a driver of vfio-platform's. ``children``: what a driver of the device finds in it (a DPRC)."""
 
     address: str
-    pci: PciIds
+    pci: PciIds | None
     group: int | None = None
     parent: str | None = None
     pcie_port: bool = False
@@ -47,24 +48,42 @@ class FakeDevice:
     driver: str | None = None
     override: str | None = None
     vfio_number: int | None = None
+    bus: str = "pci"
+    modalias: str | None = None
+    resettable: bool = False
+    children: tuple[FakeDevice, ...] = ()
 
     @property
     def is_bridge(self) -> bool:
-        return self.pci.class_[:4] in ("0604", "0607")
+        return self.pci is not None and self.pci.class_[:4] in ("0604", "0607")
 
 
 @dataclass
 class FakeDriver:
-    """A driver. ``probe`` answers 0 or an errno; ``managed_dma``: it claims no DMA for the kernel."""
+    """A driver. ``ids`` on PCI and ``names`` (modaliases) off it are what it matches; ``variant_ids`` match with
+    driver_override only. ``probe`` answers 0 or an errno; ``managed_dma``: it claims no DMA for the kernel."""
 
     name: str
     ids: tuple[PciId, ...] = ()
+    names: tuple[str, ...] = ()
+    variant_ids: tuple[PciId, ...] = ()
+    bus: str = "pci"
     managed_dma: bool = False
     vfio: bool = False
     probe: Callable[[FakeDevice], int] = lambda device: 0
     #: Class and name of what it makes of a device: a network interface, a block device.
     offers: tuple[str, str] | None = None
     dynamic: list[PciId] = field(default_factory=list)
+
+    def knows(self, device: FakeDevice) -> bool:
+        """Whether the device has one of the ids that it was built with."""
+        if device.pci is None:
+            return device.modalias in self.names
+        return any(entry.matches(device.pci) for entry in self.ids)
+
+
+def _vfio(name: str, bus: str, probe: Callable[[FakeDevice], int] | None = None) -> FakeDriver:
+    return FakeDriver(name, bus=bus, managed_dma=True, vfio=True, probe=probe or _vfio_probe)
 
 
 def _only(wanted: Callable[[FakeDevice], bool]) -> Callable[[FakeDevice], int]:
@@ -76,9 +95,18 @@ def _vfio_probe(device: FakeDevice) -> int:
     return errno.EINVAL if device.is_bridge or device.group is None else 0
 
 
+def _vfio_platform_probe(device: FakeDevice) -> int:
+    """vfio_platform_probe_common: a reset, and then a group."""
+    return _vfio_probe(device) if device.resettable else errno.ENOENT
+
+
 def _is_virtio(device: FakeDevice) -> bool:
     """virtio_pci_probe looks at the device id itself, whatever made it match."""
-    return device.pci.vendor == "1af4" and 0x1000 <= int(device.pci.device, 16) <= 0x107F
+    return (
+        device.pci is not None
+        and device.pci.vendor == "1af4"
+        and 0x1000 <= int(device.pci.device, 16) <= 0x107F
+    )
 
 
 _BRIDGES = (PciId(class_=0x060400, class_mask=0xFFFFFF),)
@@ -90,6 +118,14 @@ def built_in() -> list[FakeDriver]:
         FakeDriver("pcieport", _BRIDGES, managed_dma=True, probe=_only(lambda d: d.pcie_port)),
         FakeDriver("shpchp", _BRIDGES, probe=_only(lambda d: d.shpc)),
         FakeDriver("virtio-pci", (PciId(0x1AF4),), probe=_only(_is_virtio), offers=("block", "vda")),
+        FakeDriver("pl330-dma", names=("of:Tpl330",), bus="platform"),
+        FakeDriver("pl011", names=("amba:pl011",), bus="amba"),
+        FakeDriver("fsl_mc_dprc", names=("fsl-mc:dprc",), bus="fsl-mc", managed_dma=True),
+        FakeDriver("fsl_dpaa2_eth", names=("fsl-mc:dpni",), bus="fsl-mc"),
+        FakeDriver("cdx_host", names=("cdx:d1",), bus="cdx"),
+        FakeDriver("io_subchannel", names=("css:t0",), bus="css"),
+        FakeDriver("cex4queue", names=("ap:tD",), bus="ap"),
+        FakeDriver("mtty", bus="mdev", managed_dma=True, vfio=True),
     ]
 
 
@@ -104,5 +140,13 @@ def modules() -> Mapping[str, Callable[[], FakeDriver]]:
         "xhci_pci": lambda: FakeDriver("xhci_hcd", (PciId(class_=0x0C0330, class_mask=0xFFFFFF),)),
         "snd_hda_intel": lambda: FakeDriver("snd_hda_intel", (PciId(class_=0x040300, class_mask=0xFFFFFF),)),
         "pci_stub": lambda: FakeDriver("pci-stub", managed_dma=True),
-        "vfio_pci": lambda: FakeDriver("vfio-pci", managed_dma=True, vfio=True, probe=_vfio_probe),
+        "vfio_pci": lambda: FakeDriver(
+            "vfio-pci", variant_ids=(PciId(),), managed_dma=True, vfio=True, probe=_vfio_probe
+        ),
+        "vfio_platform": lambda: _vfio("vfio-platform", "platform", _vfio_platform_probe),
+        "vfio_amba": lambda: _vfio("vfio-amba", "amba"),
+        "vfio_fsl_mc": lambda: _vfio("vfio-fsl-mc", "fsl-mc"),
+        "vfio_cdx": lambda: _vfio("vfio-cdx", "cdx"),
+        # It makes mediated devices of its devices, and only those have a group.
+        "vfio_ccw": lambda: FakeDriver("vfio_ccw", bus="css"),
     }

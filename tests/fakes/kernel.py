@@ -10,23 +10,24 @@ import errno
 import os
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from tests.fakes import drivers as available
 from tests.fakes.drivers import ANY, FakeDevice, FakeDriver, PciId
-from tests.fakes.tree import Tree, modalias_of
+from tests.fakes.tree import Tree, alias_of, modalias_of
 from vfioctl.errors import DeadlinePassed, KernelRefusal
 from vfioctl.model import Access, Device, PciIds
-from vfioctl.policy.viability import release_at_least
+from vfioctl.policy.viability import CLAIMING_BUSES, release_at_least
 
 PAGE = 4096
 _WRITABLE = re.compile(
-    r"/sys/bus/pci/(?:drivers/(?P<driver>[^/]+)/(?P<file>bind|unbind|new_id|remove_id)|(?P<probe>drivers_probe)"
+    r"/sys/bus/(?P<bus>[^/]+)/(?:drivers/(?P<driver>[^/]+)/(?P<file>bind|unbind|new_id|remove_id)|(?P<probe>drivers_probe)"
     r"|devices/(?P<address>[^/]+)/driver_override)"
 )
 
 
 class FakeKernel:
-    """A booted host: PCI devices, drivers, IOMMU groups, VFIO nodes.
+    """A booted host: devices (by address, on whatever bus), drivers, IOMMU groups, VFIO nodes.
 
     ``cdevs``: with /dev/vfio/devices. ``owned``: groups that a VFIO user has in a container. ``opened``: addresses
     whose device fd is open. ``probe_errors``: (driver, address) to the errno that the driver's probe fails with.
@@ -64,7 +65,20 @@ class FakeKernel:
         tree.directory("/sys/kernel/iommu_groups")
         tree.directory("/run")
         tree.directory("/dev")
-        tree.bus("pci")
+        for bus in CLAIMING_BUSES | {"css", "ap", "mdev"}:
+            tree.bus(bus)
+        for module, make in self.modules.items():
+            self._announce(module, make())
+
+    def install(self, module: str, make: Callable[[], FakeDriver]) -> None:
+        """A module comes to the disk, as after depmod."""
+        self.modules[module] = make
+        self._announce(module, make())
+
+    def _announce(self, module: str, driver: FakeDriver) -> None:
+        if release_at_least(self.release, 5, 15):
+            lines = [f"alias {alias_of(entry, ANY)} {module}\n" for entry in driver.variant_ids]
+            self.tree.append(f"/lib/modules/{self.release}/modules.alias", "".join(lines))
 
     # --- hot-plug -------------------------------------------------------------------------------
 
@@ -74,9 +88,21 @@ class FakeKernel:
             self.tree.at(f"/sys/kernel/iommu_groups/{device.group}")
         ):
             self.tree.group(device.group, regions="0x00000000fee00000 0x00000000feefffff msi\n")
-        shown = Device(device.address, "pci", device.group, device.pci, modalias=modalias_of(device.pci))
+        if device.pci is not None:
+            device.modalias = modalias_of(device.pci)
+        shown = Device(
+            device.address,
+            device.bus,
+            device.group,
+            device.pci,
+            None,
+            device.override,
+            modalias=device.modalias,
+        )
         self.tree.device(shown, device.parent)
         self.devices[device.address] = device
+        if device.bus == "mdev":  # created by its parent's driver, which binds it: mdev_device_create
+            self._probe(next(driver for driver in self.drivers.values() if driver.bus == "mdev"), device)
         self._attach(device)
 
     def unplug(self, address: str) -> None:
@@ -85,7 +111,7 @@ class FakeKernel:
             self.unplug(behind)
         device = self.devices.pop(address)
         self._detach(device)
-        self.tree.unplug("pci", address, device.group)
+        self.tree.unplug(device.bus, address, device.group)
 
     # --- drivers --------------------------------------------------------------------------------
 
@@ -93,7 +119,7 @@ class FakeKernel:
         """A driver appears and takes every matching device that has none."""
         if driver.name not in self.drivers:
             self.drivers[driver.name] = driver
-            self.tree.driver("pci", driver.name)
+            self.tree.driver(driver.bus, driver.name)
             self._driver_attach(driver)
 
     def load_module(self, name: str) -> None:
@@ -112,17 +138,23 @@ class FakeKernel:
                 self.tree.directory("/sys/module/vfio")
                 self._add_node("/dev/vfio/vfio", 0o666)
             if module in self.modules:
-                self.register(self.modules[module]())
+                driver = self.modules[module]()
+                self.register(driver)
+                self.tree.directory(f"/sys/module/{module}/drivers/{driver.bus}:{driver.name}")
 
     def _matches(self, driver: FakeDriver, device: FakeDevice) -> bool:
-        """pci_match_device: with an override only the driver of that name matches, and whatever the ids."""
+        """pci_match_device: with an override only the driver of that name matches, and whatever the ids. On other
+        buses likewise; mdev_match says no to all."""
+        if device.bus != driver.bus or device.bus == "mdev":
+            return False
         if device.override is not None:
             return device.override == driver.name
-        return any(entry.matches(device.pci) for entry in (*driver.dynamic, *driver.ids))
+        dynamic = device.pci is not None and any(entry.matches(device.pci) for entry in driver.dynamic)
+        return dynamic or driver.knows(device)
 
     def _claim(self, driver: FakeDriver, device: FakeDevice) -> bool:
-        """iommu_device_use_default_domain (5.19 and newer)."""
-        modern = release_at_least(self.release, 5, 19)
+        """iommu_device_use_default_domain (5.19 and newer), on the buses that call it and heed it."""
+        modern = release_at_least(self.release, 5, 19) and device.bus in CLAIMING_BUSES - {"cdx"}
         return driver.managed_dma or device.group not in self.owned or not modern
 
     def _probe(self, driver: FakeDriver, device: FakeDevice) -> int:
@@ -130,11 +162,15 @@ class FakeKernel:
         number = self.probe_errors.get((driver.name, device.address)) or driver.probe(device)
         if number == 0:
             device.driver = driver.name
-            self.tree.bind("pci", device.address, driver.name)
+            self.tree.bind(device.bus, device.address, driver.name)
             if driver.vfio:
                 self._vfio_register(device)
             if driver.offers:
                 self._offer(device, *driver.offers)
+            for child in device.children:  # vfio_fsl_mc_bus_notifier steers the objects that are found
+                self.plug(
+                    replace(child, parent=device.address, override=driver.name if driver.vfio else None)
+                )
         return number
 
     def _attach(self, device: FakeDevice) -> bool:
@@ -147,7 +183,7 @@ class FakeKernel:
         return True
 
     def _driver_attach(self, driver: FakeDriver) -> None:
-        for device in self.devices.values():
+        for device in list(self.devices.values()):
             if device.driver is None and self._matches(driver, device) and self._claim(driver, device):
                 self._probe(driver, device)
 
@@ -155,7 +191,9 @@ class FakeKernel:
         if device.driver is None:
             return
         driver = self.drivers[device.driver]
-        self.tree.unbind("pci", device.address, driver.name)
+        for child in device.children:
+            self.unplug(child.address)
+        self.tree.unbind(device.bus, device.address, driver.name)
         device.driver = None
         if device.address in self.opened:  # vfio_unregister_group_dev waits; the link is gone already
             raise DeadlinePassed(f"{device.address} is in use")
@@ -176,7 +214,7 @@ class FakeKernel:
         device.vfio_number = next(n for n in range(len(numbers) + 1) if n not in numbers)
         name = f"vfio{device.vfio_number}"
         if release_at_least(self.release, 6, 1):
-            self.tree.vfio_dev("pci", device.address, name)
+            self.tree.vfio_dev(device.bus, device.address, name)
         if self.cdevs:
             self._add_node(f"/dev/vfio/devices/{name}", 0o600)
         if f"/dev/vfio/{device.group}" not in self.nodes:
@@ -185,7 +223,7 @@ class FakeKernel:
     def _vfio_unregister(self, device: FakeDevice) -> None:
         name = f"vfio{device.vfio_number}"
         if release_at_least(self.release, 6, 1):
-            self.tree.remove(f"{self.tree.homes['pci', device.address]}/vfio-dev")
+            self.tree.remove(f"{self.tree.homes[device.bus, device.address]}/vfio-dev")
         device.vfio_number = None
         if self.cdevs:
             self._remove_node(f"/dev/vfio/devices/{name}")
@@ -204,12 +242,12 @@ class FakeKernel:
     def _offer(self, device: FakeDevice, kind: str, pattern: str) -> None:
         names = (pattern.replace("%d", str(number)) for number in range(len(self.devices)))
         name = next(n for n in names if not os.path.lexists(self.tree.at(f"/sys/class/{kind}/{n}")))
-        home = f"{self.tree.homes['pci', device.address]}/{kind}/{name}"
+        home = f"{self.tree.homes[device.bus, device.address]}/{kind}/{name}"
         self.tree.directory(home)
         self.tree.link(f"/sys/class/{kind}/{name}", home)
 
     def _withdraw(self, device: FakeDevice, kind: str) -> None:
-        top = f"{self.tree.homes['pci', device.address]}/{kind}"
+        top = f"{self.tree.homes[device.bus, device.address]}/{kind}"
         for name in os.listdir(self.tree.at(top)):
             self.tree.unlink(f"/sys/class/{kind}/{name}")
         self.tree.remove(top)
@@ -236,7 +274,7 @@ class FakeKernel:
         if match["address"]:
             return self._override(self.devices[match["address"]], data)
         if match["probe"]:
-            return self._drivers_probe(data)
+            return self._drivers_probe(match["bus"], data)
         driver = self.drivers[match["driver"]]
         answers: dict[str, Callable[[FakeDriver, str], int]] = {
             "bind": self._bind,
@@ -251,15 +289,16 @@ class FakeKernel:
             return errno.EINVAL
         if data:  # a write of nothing does nothing
             device.override = data.partition("\n")[0] or None
-            self.tree.override("pci", device.address, device.override)
+            self.tree.override(device.bus, device.address, device.override)
         return 0
 
-    def _named(self, data: str) -> FakeDevice | None:
+    def _named(self, bus: str, data: str) -> FakeDevice | None:
         """sysfs_streq: one trailing newline does not matter, anything else does."""
-        return self.devices.get(data.removesuffix("\n"))
+        device = self.devices.get(data.removesuffix("\n"))
+        return device if device is not None and device.bus == bus else None
 
     def _bind(self, driver: FakeDriver, data: str) -> int:
-        device = self._named(data)
+        device = self._named(driver.bus, data)
         if device is None or not self._matches(driver, device):
             return errno.ENODEV
         number = errno.EBUSY
@@ -269,14 +308,14 @@ class FakeKernel:
         return errno.ENODEV if number and not release_at_least(self.release, 5, 14) else number
 
     def _unbind(self, driver: FakeDriver, data: str) -> int:
-        device = self._named(data)
+        device = self._named(driver.bus, data)
         if device is None or device.driver != driver.name:
             return errno.ENODEV
         self._detach(device)
         return 0
 
-    def _drivers_probe(self, data: str) -> int:
-        device = self._named(data)
+    def _drivers_probe(self, bus: str, data: str) -> int:
+        device = self._named(bus, data)
         if device is None:
             return errno.ENODEV
         return 0 if device.driver is not None or self._attach(device) else errno.EINVAL
@@ -327,8 +366,7 @@ def _scan(data: str) -> list[int]:
 
 
 def _answers_to(driver: FakeDriver, modalias: str, devices: Iterable[FakeDevice]) -> bool:
-    asked = [device.pci for device in devices if modalias_of(device.pci) == modalias]
-    return any(entry.matches(pci) for entry in driver.ids for pci in asked)
+    return any(driver.knows(device) for device in devices if device.modalias == modalias)
 
 
 def _error(number: int, path: str) -> OSError:

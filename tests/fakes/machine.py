@@ -107,7 +107,7 @@ class FakeMachine(Machine):
     # --- Machine --------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        found = read_snapshot(self.root, ungrouped=True)
+        found = read_snapshot(self.root, ungrouped=True, named=self.named)
         groups = tuple(
             group._replace(
                 node=self._owned(group.node),
@@ -163,7 +163,10 @@ class FakeMachine(Machine):
         return [
             driver.name
             for driver in self.kernel.drivers.values()
-            if device is not None and driver.name in made and any(e.matches(device.pci) for e in driver.ids)
+            if device is not None
+            and driver.name in made
+            and driver.bus == device.bus
+            and driver.knows(device)
         ]
 
     def load_module(self, name: str) -> None:

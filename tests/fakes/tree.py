@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 
 from vfioctl.model import Device, IommuGroup, Node, PciIds, Snapshot
 
 UNSET = "(null)\n"
+#: Buses with driver_override.
+STEERABLE = frozenset({"pci", "platform", "amba", "fsl-mc", "cdx", "css"})
 
 
 def modalias_of(pci: PciIds) -> str:
@@ -16,6 +19,21 @@ def modalias_of(pci: PciIds) -> str:
     vendor, device, subvendor, subdevice = (part.upper().zfill(8) for part in parts)
     class_ = pci.class_.upper()
     return f"pci:v{vendor}d{device}sv{subvendor}sd{subdevice}bc{class_[:2]}sc{class_[2:4]}i{class_[4:]}"
+
+
+def alias_of(entry: Sequence[int], any_number: int) -> str:
+    """What depmod makes of an override-only id (vendor, device, subvendor, subdevice, class, mask) of a variant:
+    do_pci_entry in scripts/mod/file2alias.c, for classes that are given whole or not at all."""
+    ids = "".join(
+        name + ("*" if number == any_number else f"{number:08X}")
+        for name, number in zip(("v", "d", "sv", "sd"), entry, strict=False)
+    )
+    class_ = (
+        f"bc{entry[4] >> 16:02X}sc{entry[4] >> 8 & 0xFF:02X}i{entry[4] & 0xFF:02X}"
+        if entry[5]
+        else "bc*sc*i*"
+    )
+    return f"vfio_pci:{ids}{class_}"
 
 
 class Tree:
@@ -34,6 +52,12 @@ class Tree:
         os.makedirs(os.path.dirname(self.at(path)), exist_ok=True)
         with open(self.at(path), "wb") as file:
             file.write(text.encode(errors="surrogateescape") if isinstance(text, str) else text)
+
+    def append(self, path: str, text: str) -> None:
+        """More at the end of a file, which need not be there yet."""
+        os.makedirs(os.path.dirname(self.at(path)), exist_ok=True)
+        with open(self.at(path), "a") as file:
+            file.write(text)
 
     def directory(self, path: str) -> None:
         os.makedirs(self.at(path), exist_ok=True)
@@ -86,7 +110,8 @@ class Tree:
         self.directory(home)
         if device.modalias is not None:
             self.put(f"{home}/modalias", f"{device.modalias}\n")
-        self.override(bus, address, device.driver_override)
+        if bus in STEERABLE or device.driver_override is not None:
+            self.override(bus, address, device.driver_override)
         self.link(f"{home}/subsystem", f"/sys/bus/{bus}")
         self.link(f"/sys/bus/{bus}/devices/{address}", home)
         if device.group is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vfioctl.cli import messages, records
@@ -59,9 +60,16 @@ def report(session: Session, output: Output, done: Done) -> None:
     emit(session, output, document, found, COLUMNS)
 
 
-def print_dry_run(session: Session, output: Output, planned: Plan, access: AccessWish | None = None) -> None:
-    """Prints what would be done, as lines that a root shell could run."""
-    lines = [f"modprobe {shlex.quote(module)}" for module in planned.request.modules]
+def print_dry_run(
+    session: Session,
+    output: Output,
+    planned: Plan,
+    access: AccessWish | None = None,
+    choices: Sequence[str] = (),
+) -> None:
+    """Prints what would be done, as lines that a root shell could run; ``choices`` as comments before them."""
+    lines = [f"# {visible(choice)}" for choice in choices]
+    lines += [f"modprobe {shlex.quote(module)}" for module in planned.request.modules]
     lines += as_shell(planned.steps)
     if access is not None:
         uid, gid = ("" if number is None else number for number in (access.uid, access.gid))

@@ -9,7 +9,7 @@ from vfioctl.cli.arguments import group_numbers, resolve_all
 from vfioctl.cli.output import Columns, Output, emit
 from vfioctl.cli.session import Session
 from vfioctl.errors import ExitStatus
-from vfioctl.policy.subjects import find_group
+from vfioctl.policy.subjects import find_group, named_on_bus
 
 if TYPE_CHECKING:
     from vfioctl.policy.access import AccessWish
@@ -37,6 +37,7 @@ def change_access(
     from vfioctl.ops.access import plan_access, set_access
 
     machine = session.machine
+    machine.named = named_on_bus(subjects)
 
     def paths() -> tuple[str, ...]:
         snapshot = machine.snapshot()

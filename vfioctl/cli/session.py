@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -25,13 +26,20 @@ class Session:
         self.verbose = verbose
         self._machine = machine
 
-    def snapshot(self, *, ungrouped: bool = True) -> Snapshot:
-        """What is there now. Raises PermissionError when sysfs may not be read."""
+    def snapshot(self, subjects: Collection[str] = (), *, ungrouped: bool = True) -> Snapshot:
+        """What is there now, with the devices that ``subjects`` name by their bus. Raises PermissionError when sysfs
+        may not be read."""
+        named: list[str] = []
+        if subjects:
+            from vfioctl.policy.subjects import named_on_bus
+
+            named = named_on_bus(subjects)
         if self._machine is not None and not self.replay:
+            self._machine.named = named
             return self._machine.snapshot()
         from vfioctl.host.reader import read_snapshot
 
-        return read_snapshot(self.root, ungrouped=ungrouped)
+        return read_snapshot(self.root, ungrouped=ungrouped, named=named)
 
     @cached_property
     def machine(self) -> Machine:

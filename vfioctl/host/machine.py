@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from vfioctl.host import kernel_write, modules
@@ -15,7 +16,7 @@ from vfioctl.host.locked import PATIENCE, Lock, read_all
 from vfioctl.host.reader import read_snapshot, stat_node
 from vfioctl.host.state import StateDirectory
 from vfioctl.host.usage import uses_of
-from vfioctl.model import VFIO_DRIVERS, Access, Binding, SetAccess, Snapshot, Step, Use
+from vfioctl.model import VFIO_DRIVERS, Access, Binding, ModuleAlias, SetAccess, Snapshot, Step, Use
 
 if TYPE_CHECKING:
     from vfioctl.host.udev import NodeWatch
@@ -30,6 +31,8 @@ class Machine:
         self.timeout = timeout
         self.state = StateDirectory(self.at("/run/vfioctl"))
         self.steps = 0
+        #: Devices (bus/address) that are looked for although they may be in no group and off PCI.
+        self.named: Collection[str] = ()
 
     def at(self, path: str) -> str:
         """Where the absolute ``path`` of the host is."""
@@ -41,8 +44,8 @@ class Machine:
         return self.at("/dev")
 
     def snapshot(self) -> Snapshot:
-        """All groups, and all devices that are in one or on PCI."""
-        return read_snapshot(self.root, ungrouped=True)
+        """All groups, and all devices that are in one, on PCI, or ``named``."""
+        return read_snapshot(self.root, ungrouped=True, named=self.named)
 
     def binding(self, key: str) -> Binding | None:
         """Driver, override and virtual functions of a device now; None when the device is gone. Raises Busy while the
@@ -92,15 +95,45 @@ class Machine:
 
     def is_vfio_driver(self, driver: str) -> bool:
         """Whether a driver is one of VFIO's: known by name, or a variant by the ``vfio_pci:`` alias of its module."""
-        if driver in VFIO_DRIVERS:
-            return True
-        release = os.uname().release
-        text = read(self.at(f"/lib/modules/{release}/modules.alias")) or ""
-        module = driver.replace("-", "_")
-        return any(
-            line.startswith("alias vfio_pci:") and line.rpartition(" ")[2] == module
-            for line in text.splitlines()
-        )
+        module = link_name(self.at(f"/sys/bus/pci/drivers/{driver}/module")) or driver.replace("-", "_")
+        return driver in VFIO_DRIVERS or any(alias.module == module for alias in self.variant_aliases)
+
+    @property
+    def release(self) -> str:
+        """The release of the running kernel, after which its modules' directory is called."""
+        return read(self.at("/proc/sys/kernel/osrelease")) or ""
+
+    @cached_property
+    def variant_aliases(self) -> list[ModuleAlias]:
+        """The aliases by which modules announce that they have a VFIO driver for certain PCI devices."""
+        return modules.aliases(self.root, self.release, "vfio_pci:")
+
+    def drivers_of(self, module: str, bus: str) -> list[str]:
+        """The drivers that a module has registered on a bus; a module that is built in has them too."""
+        prefix = f"{bus}:"
+        entries = names(self.at(f"/sys/module/{module}/drivers"))
+        return [entry.removeprefix(prefix) for entry in entries if entry.startswith(prefix)]
+
+    def parent(self, key: str) -> str:
+        """The name of the device above this one."""
+        bus, _, address = key.partition("/")
+        path = os.path.realpath(self.at(f"/sys/bus/{bus}/devices/{address}"))
+        return os.path.basename(os.path.dirname(path))
+
+    def missing_reset(self, key: str) -> str | None:
+        """The ``compatible`` of a platform device for which vfio-platform wants a reset that no module has; None when
+        it has one or wants none, and when that cannot be known before (ACPI: the table may have _RST)."""
+        bus, _, address = key.partition("/")
+        if read(self.at("/sys/module/vfio_platform/parameters/reset_required")) not in ("Y", "1"):
+            return None
+        listed = read(self.at(f"/sys/bus/{bus}/devices/{address}/of_node/compatible"))
+        compatible = (listed or "").partition("\0")[0]  # the driver asks for the first only
+        alias = f"vfio-reset:{compatible}"
+        if not compatible or any(
+            pattern == alias for pattern, _ in modules.aliases(self.root, self.release, alias)
+        ):
+            return None
+        return compatible
 
     def enabled_vfs(self, key: str) -> int:
         """How many SR-IOV virtual functions of the device are enabled. Raises Busy as ``binding`` does."""
@@ -153,9 +186,7 @@ class Machine:
         modalias = self.identity(key)
         found = []
         for module in modules.claimants(modalias, self.timeout) if modalias else []:
-            prefix = f"{bus}:"
-            entries = names(self.at(f"/sys/module/{module}/drivers"))
-            found += [entry.removeprefix(prefix) for entry in entries if entry.startswith(prefix)]
+            found += self.drivers_of(module, bus)
         return found
 
     def load_module(self, name: str) -> None:

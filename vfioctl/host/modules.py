@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 
 from vfioctl.errors import DeadlinePassed, KernelRefusal
+from vfioctl.host.files import read
+from vfioctl.model import ModuleAlias
 
 _PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
+
+
+def aliases(root: str, release: str, prefix: str) -> list[ModuleAlias]:
+    """Every alias that begins with ``prefix``: of modules (depmod's modules.alias), and of what is
+    built in (modules.builtin.modinfo: records ``MODULE.alias=PATTERN`` that end with NUL)."""
+    top = os.path.join(root, "lib/modules", release)
+    found = []
+    for line in (read(f"{top}/modules.alias") or "").split("\n"):
+        if line.startswith(f"alias {prefix}"):
+            _, pattern, module = line.split()
+            found.append(ModuleAlias(pattern, module))
+    for record in (read(f"{top}/modules.builtin.modinfo") or "").split("\0"):
+        module, key, pattern = record.partition(f".alias={prefix}")
+        if key:
+            found.append(ModuleAlias(prefix + pattern, module))
+    return found
 
 
 def claimants(modalias: str, timeout: float) -> list[str]:

@@ -13,14 +13,17 @@ from vfioctl.model import Device, IommuGroup, Kernel, Node, PciIds, Platform, Re
 _PATH = os.O_PATH | os.O_CLOEXEC
 
 
-def read_snapshot(root: str = "/", *, ungrouped: bool = False) -> Snapshot:
-    """Everything under ``root`` that belongs to an IOMMU group; with ``ungrouped`` also PCI devices without one.
+def read_snapshot(root: str = "/", *, ungrouped: bool = False, named: Iterable[str] = ()) -> Snapshot:
+    """Everything under ``root`` that belongs to an IOMMU group; with ``ungrouped`` also PCI devices without one; and
+    the devices ``named`` (bus/address) that there are.
 
     Raises PermissionError when a file is there and forbidden.
     """
     reader = _Reader(root)
     groups = reader.groups()
-    alone = reader.ungrouped({d.key for group in groups for d in group.devices}) if ungrouped else []
+    known = {d.key for group in groups for d in group.devices}
+    alone = reader.ungrouped(known) if ungrouped else []
+    alone += reader.named(set(named) - known)
     groups, alone = _with_overrides(root, groups, alone)
     devices = [device for group in groups for device in group.devices] + alone
     kernel = reader.kernel()._replace(has_vfio_dev=any(device.vfio_dev for device in devices))
@@ -154,6 +157,15 @@ class _Reader:
                 device = self.device(os.path.join(top, address), None, None)
                 if device is not None and link_name(os.path.join(top, address, "iommu_group")) is None:
                     found.append(device)
+        return found
+
+    def named(self, keys: Iterable[str]) -> list[Device]:
+        found = []
+        for key in sorted(keys):
+            bus, _, address = key.partition("/")
+            device = self.device(self.at(f"sys/bus/{bus}/devices/{address}"), None, None)
+            if device is not None and device.key == key:
+                found.append(device)
         return found
 
     def device(self, path: str, dir_fd: int | None, group: int | None) -> Device | None:

@@ -8,26 +8,19 @@ from typing import NamedTuple
 from vfioctl.errors import GuardRefusal, UsageError
 from vfioctl.host.machine import Machine
 from vfioctl.host.state import Home
-from vfioctl.model import VFIO_DRIVERS, Binding, BindingGoal, Device, DynamicId, IommuGroup, Snapshot, shown
+from vfioctl.model import VFIO_DRIVERS, Binding, BindingGoal, Device, DynamicId, IommuGroup, Snapshot
 from vfioctl.ops.access import node_paths
 from vfioctl.ops.assign import Plan, planned
 from vfioctl.ops.change import Request
+from vfioctl.ops.drivers import choose_driver
 from vfioctl.ops.refuse import refuse_held, refuse_unbindable, refuse_used
 from vfioctl.policy import selection
 from vfioctl.policy.viability import is_vfio_bound, judge
 
-#: The VFIO driver of each bus that has one, and its module.
-BUS_DRIVERS = {
-    "pci": ("vfio-pci", "vfio-pci"),
-    "platform": ("vfio-platform", "vfio-platform"),
-    "amba": ("vfio-amba", "vfio-amba"),
-    "fsl-mc": ("vfio-fsl-mc", "vfio-fsl-mc"),
-    "cdx": ("vfio-cdx", "vfio-cdx"),
-}
-
 
 class BindOptions(NamedTuple):
-    """How to bind. ``driver`` None: the VFIO driver of the device's bus. ``allow``: guards that may be passed."""
+    """How to bind. ``driver`` None: the VFIO driver of the device's bus; "auto": the most specific one.
+    ``allow``: guards that may be passed."""
 
     driver: str | None = None
     new_id: bool = False
@@ -62,7 +55,7 @@ def plan_bind(
     for bridge in bridges:
         goals[bridge.key] = BindingGoal(None, bridge.driver_override)
     for device in endpoints:
-        driver, module = _driver_for(machine, device, options)
+        driver, module, *_ = choose_driver(machine, device, options.driver, options.allow)
         refuse_unbindable(machine, snapshot, device, driver)
         drivers[device.key] = driver
         if not machine.has_driver(device.bus, driver) and module not in modules:
@@ -95,32 +88,6 @@ def plan_bind(
         homes=lambda before: _homes_after(machine, before, goals),
     )
     return planned(machine, request)
-
-
-def _driver_for(machine: Machine, device: Device, options: BindOptions) -> tuple[str, str]:
-    """(driver, module) for a device. Raises UsageError for a bus without a VFIO driver."""
-    if options.driver is not None:
-        dashed = options.driver.replace("_", "-")
-        if dashed in VFIO_DRIVERS and options.driver not in VFIO_DRIVERS:
-            raise UsageError(
-                f"{options.driver} is the module; its driver is called {dashed}", subject=options.driver
-            )
-        if not machine.is_vfio_driver(options.driver) and "not-a-vfio-driver" not in options.allow:
-            raise GuardRefusal(
-                f"{options.driver} is not known to be a VFIO driver",
-                hint=f"a host driver: vfioctl unbind --to {options.driver} {shown(device.key)}\n"
-                "a VFIO driver all the same: --allow not-a-vfio-driver",
-                subject=options.driver,
-                code="not-a-vfio-driver",
-            )
-        return options.driver, options.driver
-    if device.bus not in BUS_DRIVERS:
-        raise UsageError(
-            f"{device.key}: there is no VFIO driver for the bus {device.bus}",
-            hint="name one with --driver, if there is one",
-            subject=device.address,
-        )
-    return BUS_DRIVERS[device.bus]
 
 
 def _iommu_backend(snapshot: Snapshot) -> str:

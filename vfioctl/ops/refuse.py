@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from vfioctl.errors import Busy, GuardRefusal, NotFound, UsageError
+from vfioctl.errors import Busy, GuardRefusal, KernelRefusal, NotFound, UsageError
 from vfioctl.host.holders import being_unbound
 from vfioctl.host.machine import Machine
 from vfioctl.model import BindingGoal, Device, Snapshot, shown
+from vfioctl.policy.buses import BUSES_OF_PARENTS, cannot_be_steered, cannot_return
 from vfioctl.policy.guards import refuse_in_use
 from vfioctl.policy.viability import is_being_unbound, is_vfio_bound
 
@@ -48,7 +49,7 @@ def refuse_held(machine: Machine, snapshot: Snapshot, goals: Mapping[str, Bindin
 
 
 def refuse_unbindable(machine: Machine, snapshot: Snapshot, device: Device, driver: str) -> None:
-    """A device that its VFIO driver would refuse. Raises GuardRefusal, UsageError or NotFound."""
+    """A device that its VFIO driver would refuse. Raises GuardRefusal, UsageError, KernelRefusal or NotFound."""
     name = shown(device.key)
     if device.is_bridge:
         raise GuardRefusal(
@@ -65,12 +66,31 @@ def refuse_unbindable(machine: Machine, snapshot: Snapshot, device: Device, driv
             subject=device.address,
             code="virtual-functions",
         )
-    if not machine.has_override(device.key):
+    if device.is_container_child and device.driver != driver:
+        container = machine.parent(device.key)
         raise UsageError(
-            f"{name}: the bus {device.bus} cannot be told which driver a device is to have (no driver_override)",
+            f"{name} is an object of the container {container}, and VFIO takes the container as a whole",
+            hint=f"vfioctl bind {device.bus}/{container}; its objects follow",
             subject=device.address,
+            code="container-child",
         )
-    if device.group is None and not machine.noiommu_enabled() and snapshot.kernel.machine != "aarch64":
+    if device.driver != driver and not machine.has_override(device.key):
+        raise cannot_be_steered(device)
+    compatible = machine.missing_reset(device.key) if driver == "vfio-platform" else None
+    if compatible is not None:
+        raise KernelRefusal(
+            f"{name}: {driver} takes no device that it cannot reset, and no module can reset {compatible}",
+            hint=f"it takes a module with the alias vfio-reset:{compatible}; the module parameter "
+            "vfio_platform.reset_required=0 is unsafe: the device keeps what its user before has left in it",
+            subject=device.address,
+            code="no-reset",
+        )
+    if (
+        device.group is None
+        and device.bus not in BUSES_OF_PARENTS
+        and not machine.noiommu_enabled()
+        and snapshot.kernel.machine != "aarch64"
+    ):
         # arm64 kernels before 6.13 give a driverless device its group only when a driver probes it.
         raise NotFound(
             f"{name} is in no IOMMU group, so {driver} would refuse it",
@@ -78,3 +98,9 @@ def refuse_unbindable(machine: Machine, snapshot: Snapshot, device: Device, driv
             subject=device.address,
             code="no-iommu-group",
         )
+
+
+def refuse_unreturnable(device: Device) -> None:
+    """A device that would stay without a driver for ever. Raises UsageError."""
+    if device.bus == "mdev":
+        raise cannot_return(device)

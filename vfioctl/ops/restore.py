@@ -83,7 +83,7 @@ def _homes_or_none(machine: Machine) -> Mapping[str, Home] | None:
 
 def _bring_back(machine: Machine, key: str, then: Binding, tell: Tell) -> list[str]:
     """Brings one device back to ``then``; what is left, in words."""
-    goal = BindingGoal.back_to(then)
+    goal = BindingGoal.back_to(then)._replace(steer=machine.has_override(key))
     had = f"it had {then}"
     why = ""
     try:

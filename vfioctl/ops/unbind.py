@@ -11,7 +11,7 @@ from vfioctl.model import KERNELS_CHOICE, BindingGoal, Device, Snapshot
 from vfioctl.ops.access import node_paths
 from vfioctl.ops.assign import Plan, planned
 from vfioctl.ops.change import Request
-from vfioctl.ops.refuse import refuse_held, refuse_used
+from vfioctl.ops.refuse import refuse_held, refuse_unreturnable, refuse_used
 from vfioctl.policy.viability import is_vfio_bound
 
 
@@ -31,6 +31,7 @@ def plan_unbind(
     goals: dict[str, BindingGoal] = {}
     modules: list[str] = []
     for device in devices:
+        refuse_unreturnable(device)
         goal = _way_home(machine, device, homes, to, leave_unbound)
         goals[device.key] = goal
         if isinstance(goal.driver, str) and not machine.has_driver(device.bus, goal.driver):
@@ -55,12 +56,12 @@ def _way_home(
     if leave_unbound:
         return BindingGoal(None, None)
     if to is not None:
-        return BindingGoal(to, None)
+        return BindingGoal(to, None, steer=machine.has_override(device.key))
     if device.driver not in (None, "pci-stub") and not is_vfio_bound(device):
         return BindingGoal(device.driver, device.driver_override)  # the host has it, whatever is on record
     home = homes.get(device.key)
     if home is not None and home.identity == machine.identity(device.key):
-        return BindingGoal.back_to(home.binding)
+        return BindingGoal.back_to(home.binding)._replace(steer=machine.has_override(device.key))
     if is_vfio_bound(device):
         return BindingGoal(KERNELS_CHOICE, None, leaving=device.driver)
     return BindingGoal(KERNELS_CHOICE, None)

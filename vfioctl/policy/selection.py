@@ -12,10 +12,13 @@ def members_to_bind(verdict: Viability) -> tuple[list[Device], list[Device]]:
     """(endpoints to bind, bridges to unbind) so that the group can be assigned as a whole.
 
     Members that the kernel tolerates with their driver (ports on pcieport, pci-stub) and bridges without one are
-    left alone. A bridge that blocks (shpchp) loses its driver, for no VFIO driver takes a bridge.
+    left alone. A bridge that blocks (shpchp) loses its driver, for no VFIO driver takes a bridge. Objects of a DPRC
+    go where it goes.
     """
     endpoints, bridges = [], []
     for member in verdict.members:
+        if member.device.is_container_child:
+            continue
         if member.device.is_bridge:
             if member.blocking:
                 bridges.append(member.device)

@@ -5,7 +5,9 @@ Malformed is :class:`UsageError` (2), well-formed but absent is :class:`NotFound
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from vfioctl.errors import NotFound, UsageError
@@ -48,6 +50,18 @@ def parse(text: str) -> Name:
         "(platform/fe000000.dma), an mdev UUID, or a network or block name (eth0, nvme0n1)",
         subject=text,
     )
+
+
+def named_on_bus(texts: Iterable[str]) -> list[str]:
+    """The devices (bus/name) that are named by a bus other than PCI: they may be in no group, so that only who looks
+    for them finds them. Malformed arguments are passed over."""
+    found = []
+    for text in texts:
+        with contextlib.suppress(UsageError):
+            name = parse(text)
+            if name.kind == "address" and name.bus != "pci":
+                found.append(f"{name.bus}/{name.text}")
+    return found
 
 
 def find_group(snapshot: Snapshot, number: int) -> IommuGroup:

@@ -55,8 +55,11 @@ def release_at_least(release: str | None, major: int, minor: int) -> bool:
 
 
 def is_vfio_bound(device: Device) -> bool:
-    """Bound to a driver that offers it through VFIO (``vfio-dev`` appears with Linux 6.1, of any driver)."""
-    return device.driver is not None and (device.vfio_dev is not None or device.driver in VFIO_DRIVERS)
+    """Bound to a driver that offers it through VFIO (``vfio-dev`` appears with Linux 6.1, of any driver; the drivers of
+    mediated devices are all of VFIO)."""
+    return device.driver is not None and (
+        device.vfio_dev is not None or device.driver in VFIO_DRIVERS or device.bus == "mdev"
+    )
 
 
 def is_assignable(device: Device) -> bool:
@@ -126,7 +129,8 @@ def cure_for(device: Device) -> str:
     """The command that takes a blocking member out of the way."""
     if device.is_bridge:
         return f"vfioctl unbind --leave-unbound {shown(device.key)}"
-    return f"vfioctl bind {shown(device.key)}"
+    whole = "--group " if device.is_container_child else ""
+    return f"vfioctl bind {whole}{shown(device.key)}"
 
 
 def problems_of(group: IommuGroup, kernel: Kernel) -> tuple[Problem, ...]:

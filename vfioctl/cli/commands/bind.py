@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from vfioctl.cli import assigned
+from vfioctl.cli import assigned, messages
 from vfioctl.cli.access_options import access_options, wish
 from vfioctl.cli.arguments import SUBJECT, driver_name
 from vfioctl.cli.changing import chosen, wait_option
@@ -12,7 +12,9 @@ from vfioctl.cli.output import Output, output_options
 from vfioctl.cli.session import Session
 from vfioctl.errors import ExitStatus
 from vfioctl.model import Device, IommuGroup
+from vfioctl.policy.buses import next_step
 from vfioctl.policy.guards import ALLOWABLE_GUARDS
+from vfioctl.policy.subjects import named_on_bus
 
 
 @click.command(
@@ -23,6 +25,7 @@ Examples:
   vfioctl bind 26 --user alice
   vfioctl bind --group 0000:06:0d.0 --dry-run
   vfioctl bind eth0 --method new-id
+  vfioctl bind 0000:01:00.2 --driver auto
 
 \b
 Exit status:
@@ -36,7 +39,8 @@ Exit status:
     "--driver",
     callback=driver_name,
     metavar="NAME",
-    help="The VFIO driver; default: that of the device's bus (vfio-pci).",
+    help="The VFIO driver; default: that of the device's bus (vfio-pci). auto: the most specific one that this kernel "
+    "has for the device (a variant driver, which can migrate it), or else the default.",
 )
 @click.option(
     "--method",
@@ -81,9 +85,12 @@ def command(
     """
     from vfioctl.ops.assign import Plan, carry_out
     from vfioctl.ops.bind import BindOptions, plan_bind, whole_group
+    from vfioctl.ops.drivers import AUTO, prepare
 
     machine = session.machine
+    machine.named = named_on_bus(subjects)
     access = wish(user, group_owner, mode, acl)
+    choices: list[str] = []
     options = BindOptions(driver, method == "new-id", frozenset(allow))
 
     def plan() -> Plan:
@@ -96,12 +103,19 @@ def command(
             return endpoints
 
         endpoints = chosen(session, snapshot, subjects, whole, members)
+        if driver == AUTO:
+            choices[:] = prepare(machine, endpoints, dry_run=dry_run, tell=session.tell)
+            for choice in () if dry_run else choices:
+                session.tell(choice)
         return plan_bind(machine, snapshot, endpoints, list(bridges.values()), options)
 
     if dry_run:
-        assigned.print_dry_run(session, output, plan(), access)
+        assigned.print_dry_run(session, output, plan(), access, choices)
         return int(ExitStatus.OK)
     done = carry_out(machine, plan, access, session.tell, wait)
     assigned.report(session, output, done)
     assigned.warn_unusable(done)
+    for device in done.snapshot.devices:
+        if device.key in done.plan.request.bindings and (step := next_step(device)):
+            messages.note(step)
     return int(ExitStatus.OK if done.settled else ExitStatus.TIMEOUT)

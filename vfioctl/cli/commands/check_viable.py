@@ -69,7 +69,7 @@ def command(
     Viable is the kernel's word: no member has a host driver that owns its DMA. Usable says that a user could open
     the group now: a member is bound to a VFIO driver, firmware wants no 1:1 mapping, and interrupts are isolated.
     """
-    snapshot = session.snapshot()
+    snapshot = session.snapshot(subjects)
     failures: list[ExitStatus] = []
     results = [
         _result(session, snapshot, subject, live, failures)

@@ -46,7 +46,7 @@ def command(session: Session, subject: str | None, attach: bool, output: Output)
     record: dict[str, Any] = {"group": None, "type": None, "reserved_regions": None, "backend": None}
     states = {}
     if subject is not None:
-        snapshot = session.snapshot()
+        snapshot = session.snapshot((subject,))
         (number,) = group_numbers(snapshot, [resolve(session, snapshot, subject)])
         group = find_group(snapshot, number)
         record["group"] = group.id

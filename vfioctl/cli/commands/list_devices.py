@@ -70,7 +70,7 @@ def command(
 
     Without arguments all of them; a GROUP stands for its members. The filters narrow the list further.
     """
-    snapshot = session.snapshot()
+    snapshot = session.snapshot(subjects)
     verdicts = {g.id: judge(g, snapshot.kernel) for g in snapshot.groups}
     devices = list(snapshot.devices)
     if subjects:

@@ -57,7 +57,7 @@ def command(
     All groups, or those named, or those of the devices named. Viability is judged from sysfs by the kernel's own
     rule; check-viable explains it member by member.
     """
-    snapshot = session.snapshot(ungrouped=bool(subjects))
+    snapshot = session.snapshot(subjects, ungrouped=bool(subjects))
     groups = snapshot.groups
     if subjects:
         wanted = group_numbers(snapshot, resolve_all(session, snapshot, subjects))

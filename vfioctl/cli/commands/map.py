@@ -89,7 +89,7 @@ def command(
     chunk_bytes = None if chunk is None else parse_size(chunk)
     address = None if iova is None else parse_iova(iova)
     machine = session.machine
-    snapshot = machine.snapshot()
+    snapshot = session.snapshot(subjects)
     numbers = sorted(group_numbers(snapshot, resolve_all(session, snapshot, subjects)))
     groups = [find_group(snapshot, number) for number in numbers]
     user = str(os.geteuid())

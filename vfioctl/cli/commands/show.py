@@ -49,7 +49,7 @@ def command(
     """
     if value and not keys:
         raise UsageError("--value goes with -P KEY")
-    snapshot = session.snapshot()
+    snapshot = session.snapshot((subject,))
     found = resolve(session, snapshot, subject)
     group = group_of(snapshot, found)
     verdict = None if group is None else judge(group, snapshot.kernel)

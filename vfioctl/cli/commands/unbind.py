@@ -13,6 +13,7 @@ from vfioctl.errors import UsageError
 from vfioctl.model import KERNELS_CHOICE, shown
 from vfioctl.policy.guards import IN_USE_GUARDS
 from vfioctl.policy.selection import members_to_release
+from vfioctl.policy.subjects import named_on_bus
 
 
 @click.command(
@@ -70,6 +71,7 @@ def command(
     if to is not None and leave_unbound:
         raise UsageError("--to and --leave-unbound exclude each other")
     machine = session.machine
+    machine.named = named_on_bus(subjects)
 
     def plan() -> Plan:
         snapshot = machine.snapshot()

@@ -7,6 +7,7 @@ import errno
 
 from vfioctl.errors import Busy, KernelRefusal, NotFound, PermissionDenied, VfioctlError
 from vfioctl.model import Write, shown
+from vfioctl.policy.buses import BUS_DRIVERS
 
 _CAUSES: dict[tuple[str, int], tuple[str, str]] = {
     ("bind", errno.ENODEV): (
@@ -22,8 +23,14 @@ _CAUSES: dict[tuple[str, int], tuple[str, str]] = {
         "load the missing driver (the kernel log names it), then try again",
     ),
     ("bind", errno.ENOENT): (
-        "there is no driver {driver} for {subject}, or the driver misses something (vfio-platform: a reset)",
+        "there is no driver {driver} for {subject}, or the driver misses something",
         "modprobe the driver's module; the kernel log says what is missing (dmesg)",
+    ),
+    ("bind vfio-platform", errno.ENOENT): (
+        "vfio-platform takes no device that it cannot reset, and has found no way to reset {subject}",
+        "it takes a module with the alias vfio-reset:COMPATIBLE (what of_node/compatible says), or with ACPI a method "
+        "_RST; the module parameter vfio_platform.reset_required=0 is unsafe: the device keeps what its user before "
+        "has left in it",
     ),
     ("unbind", errno.ENODEV): (
         "{subject} is not bound to {driver} any more",
@@ -70,12 +77,17 @@ def explain_write(write: Write, error: OSError, subject: str) -> VfioctlError:
             subject=named,
             errno=number,
         )
-    cause, cure = _CAUSES.get(
-        (file, number),
-        (f"the kernel refused to write {write.data.strip()!r} to {write.path}: {error.strerror}", ""),
-    )
+    known = _CAUSES.get((f"{file} {driver}", number)) or _CAUSES.get((file, number))
+    cause = f"the kernel refused to write {write.data.strip()!r} to {write.path}: {error.strerror}"
+    cure = "the kernel log may say more (dmesg)"
+    if known is not None:
+        cause, cure = (text.format(driver=driver, subject=named) for text in known)
+    if file == "bind" and _is_variant(driver):
+        cure += "\nwithout migration the device works with --driver vfio-pci"
     kind = NotFound if (file, number) == ("driver_override", errno.ENOENT) else KernelRefusal
-    values = {"driver": driver, "subject": named}
-    if (file, number) in _CAUSES:
-        cause, cure = cause.format(**values), cure.format(**values)
-    return kind(cause, hint=cure or "the kernel log may say more (dmesg)", subject=named, errno=number)
+    return kind(cause, hint=cure, subject=named, errno=number)
+
+
+def _is_variant(driver: str) -> bool:
+    """By its name, and for a hint only: all variants have VFIO's in theirs."""
+    return "vfio" in driver and driver not in BUS_DRIVERS.values()
