@@ -131,10 +131,15 @@ class ModuleAlias(NamedTuple):
 
 
 class Use(NamedTuple):
-    """Something that the host uses a device for; ``guard`` is the name of the guard that protects it."""
+    """Something that the host uses a device for; ``guard`` is the name of the guard that protects it.
+
+    One that does not refuse is a warning. ``driver``: the driver for which another tool claims the device.
+    """
 
     guard: str
     evidence: str
+    refuses: bool = True
+    driver: str | None = None
 
 
 # --- changing -----------------------------------------------------------------------------------

@@ -4,8 +4,8 @@
     python -m vfioctl.cli.manual --write man     writes it to man/vfioctl.1
     python -m vfioctl.cli.manual --check man     says whether that is out of step (status 1)
 
-In the template a line ``.\\" @OPTIONS@``, ``.\\" @COMMANDS@`` or ``.\\" @EXIT STATUS@`` stands for the generated part,
-and ``@VERSION@`` for the version.
+In the template a line ``.\\" @OPTIONS@``, ``.\\" @COMMANDS@``, ``.\\" @EXIT STATUS@`` or ``.\\" @GUARDS@`` stands for
+the generated part, and ``@VERSION@`` for the version.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import click
 from vfioctl import __version__
 from vfioctl.cli.app import vfioctl
 from vfioctl.errors import ExitStatus
+from vfioctl.policy.guards import ALLOWABLE_GUARDS, GUARDS, Kind
 
 _MADE_BY = '.\\" Made by python -m vfioctl.cli.manual from vfioctl.1.in and the command tree; do not edit.'
 
@@ -74,6 +75,7 @@ def page(template: str) -> str:
         "OPTIONS": _options(_context(vfioctl, "vfioctl")),
         "COMMANDS": _commands(),
         "EXIT STATUS": _exit_status(),
+        "GUARDS": _guards(),
     }
     for name, lines in parts.items():
         marker = f'.\\" @{name}@\n'
@@ -147,6 +149,21 @@ def _exit_status() -> list[str]:
     lines = []
     for status in ExitStatus:
         lines += [".TP", f".B {int(status)}", *_prose(MEANINGS[status])]
+    return lines
+
+
+def _guards() -> list[str]:
+    lines = []
+    never = [name for name, guard in GUARDS.items() if guard.kind is Kind.NEVER]
+    warnings = [name for name, guard in GUARDS.items() if guard.kind is Kind.WARNING]
+    for heading, names in (
+        (None, ALLOWABLE_GUARDS),
+        ("These cannot be passed:", never),
+        ("These warn, and stop nothing:", warnings),
+    ):
+        lines += [".PP", heading] if heading else []
+        for name in names:
+            lines += [".TP", f".B {literal(name)}", *_prose(GUARDS[name].description)]
     return lines
 
 

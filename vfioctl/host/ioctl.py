@@ -7,6 +7,8 @@ import os
 
 from vfioctl.uapi.ioctl import Request
 
+_SIOCGIFADDR = Request("SIOCGIFADDR", 0x8915)
+
 
 class CallError(OSError):
     """A system call that failed: ``call`` names it (``open``, or an ioctl by its C name).
@@ -42,3 +44,18 @@ def open_node(path: str) -> int:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise CallError("open", error.errno or 0, path) from error
+
+
+def interface_address(name: str) -> str | None:
+    """The first IPv4 address of a network interface, or None. Request and struct ifreq: <linux/sockios.h>,
+    <linux/if.h>."""
+    import socket
+
+    request = bytearray(40)
+    request[: len(name.encode())] = name.encode()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            ioctl(sock.fileno(), _SIOCGIFADDR, request)
+        except CallError:
+            return None
+    return socket.inet_ntoa(bytes(request[20:24]))

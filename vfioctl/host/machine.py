@@ -15,7 +15,6 @@ from vfioctl.host.holders import Holder, being_changed, being_unbound, holders, 
 from vfioctl.host.locked import PATIENCE, Lock, read_all
 from vfioctl.host.reader import read_snapshot, stat_node
 from vfioctl.host.state import StateDirectory
-from vfioctl.host.usage import uses_of
 from vfioctl.model import VFIO_DRIVERS, Access, Binding, ModuleAlias, SetAccess, Snapshot, Step, Use
 
 if TYPE_CHECKING:
@@ -153,9 +152,11 @@ class Machine:
         bus, _, address = key.partition("/")
         return os.path.exists(self.at(f"/sys/bus/{bus}/devices/{address}/driver_override"))
 
-    def uses(self, key: str) -> tuple[Use, ...]:
-        """What the host uses the device for."""
-        return uses_of(self.root, key)
+    def uses(self, keys: Sequence[str]) -> dict[str, tuple[Use, ...]]:
+        """What the host uses the devices for, judged together; see vfioctl.host.usage."""
+        from vfioctl.host.usage import uses_of
+
+        return uses_of(self.root, keys)
 
     def apply(self, step: Step) -> None:
         """Does one step. Raises OSError with the kernel's errno, or DeadlinePassed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 
 from vfioctl.host.files import names, read
 
@@ -33,16 +34,27 @@ def devices_behind(root: str, name: str, kinds: tuple[str, ...] = KINDS) -> list
     return list(dict.fromkeys(found))
 
 
+def carriers(root: str, kind: str) -> dict[str, list[str]]:
+    """Every name under /sys/class/``kind`` (net, block) with the real sysfs paths of :func:`devices_behind`."""
+    top = os.path.join(root, "sys/class", kind)
+    return {
+        name: devices_behind(root, name, (kind,))
+        for name in names(top)
+        # A hidden block device is a path of an NVMe disk, not a disk of its own.
+        if read(os.path.join(top, name, "hidden")) != "1"
+    }
+
+
+def below(tops: Iterable[str], paths: Mapping[str, Iterable[str]]) -> list[str]:
+    """The names among ``paths`` (see :func:`carriers`) that are carried by a device with one of the real sysfs paths
+    ``tops``."""
+    starts = tuple(f"{top}/" for top in tops)
+    return [name for name, found in paths.items() if any(path.startswith(starts) for path in found)]
+
+
 def carried_by(root: str, device: str, kind: str) -> list[str]:
     """The names under /sys/class/``kind`` (net, block) that the device with the sysfs path ``device`` carries."""
-    top = os.path.realpath(device) + "/"
-    return [
-        name
-        for name in names(os.path.join(root, "sys/class", kind))
-        # A hidden block device is a path of an NVMe disk, not a disk of its own.
-        if read(os.path.join(root, "sys/class", kind, name, "hidden")) != "1"
-        and any(path.startswith(top) for path in devices_behind(root, name, (kind,)))
-    ]
+    return below([os.path.realpath(device)], carriers(root, kind))
 
 
 def _is_controller(path: str) -> bool:

@@ -10,19 +10,19 @@ from vfioctl.host.machine import Machine
 from vfioctl.model import BindingGoal, Device, Snapshot, shown
 from vfioctl.policy.buses import BUSES_OF_PARENTS, cannot_be_steered, cannot_return
 from vfioctl.policy.guards import refuse_in_use
+from vfioctl.policy.impact import impacts
 from vfioctl.policy.viability import is_being_unbound, is_vfio_bound
 
 
 def refuse_used(
     machine: Machine, snapshot: Snapshot, goals: Mapping[str, BindingGoal], allow: Collection[str]
 ) -> None:
-    """A device that leaves its host driver takes the host's disks and routes with it. Raises GuardRefusal."""
-    leaving = [
-        device
-        for device in snapshot.devices
-        if device.driver is not None and device.key in goals and goals[device.key].driver != device.driver
-    ]
-    refuse_in_use({shown(device.key): machine.uses(device.key) for device in leaving}, allow)
+    """What the host uses, and what other tools claim, is not taken unless it is allowed. Raises GuardRefusal."""
+    drivers = {device.key: device.driver for device in snapshot.devices}
+    moving = {key: goal.driver for key, goal in goals.items() if goal.driver != drivers.get(key)}
+    if moving:
+        found = impacts(snapshot, moving, machine.uses(list(moving)), machine.is_vfio_driver)
+        refuse_in_use({shown(impact.device.key): impact.uses for impact in found}, allow)
 
 
 def refuse_held(machine: Machine, snapshot: Snapshot, goals: Mapping[str, BindingGoal]) -> None:

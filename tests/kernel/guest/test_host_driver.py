@@ -285,7 +285,7 @@ def test_the_default_route_is_not_taken_unless_allowed(vfioctl: Vfioctl, twins: 
     assert refused.json_error["code"] == "default-route"
     assert name in refused.json_error["message"]
     assert driver_of(address) == "e1000e"
-    allowed = vfioctl("bind", address, "--allow", "default-route")
+    allowed = vfioctl("bind", address, "--allow", "default-route", "--allow", "address")
     assert allowed.status == 0, allowed.stderr
     assert driver_of(address) == "vfio-pci"
 
