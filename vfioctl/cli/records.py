@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vfioctl.model import Device, IommuGroup, Node, ReservedRegion
 from vfioctl.policy.viability import Member, Problem, Viability
+
+if TYPE_CHECKING:
+    from vfioctl.policy.impact import Impact
 
 SCHEMA_VERSION = 1
 _NO_IDS = (None,) * 5
@@ -88,6 +91,34 @@ def member(value: Member) -> dict[str, Any]:
 def problem(value: Problem) -> dict[str, Any]:
     """A refusal that comes after viability."""
     return {"code": value.code, "detail": value.detail, "cure": value.cure}
+
+
+def subject(value: IommuGroup | Device) -> str:
+    """How a record calls what was asked for: a group's number or a device's address."""
+    return str(value.id) if isinstance(value, IommuGroup) else value.address
+
+
+def impact(asked: str, value: Impact) -> dict[str, Any]:
+    """What the host would lose with a device; ``asked``: the subject that it belongs to."""
+    from vfioctl.policy.guards import ALLOWABLE_GUARDS
+
+    return {
+        "subject": asked,
+        "address": value.device.address,
+        "bus": value.device.bus,
+        "group": value.device.group,
+        "driver": value.device.driver,
+        "impacts": [
+            {
+                "guard": use.guard,
+                "level": "refuse" if use.refuses else "warn",
+                "evidence": use.evidence,
+                "allowable": use.guard in ALLOWABLE_GUARDS,
+            }
+            for use in value.uses
+        ],
+        "siblings": [sibling.address for sibling in value.siblings],
+    }
 
 
 def drivers(devices: Iterable[dict[str, Any]]) -> list[str]:

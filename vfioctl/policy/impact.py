@@ -35,6 +35,8 @@ def impacts(
         taken = isinstance(goal, str) and is_vfio(goal)
         siblings = _siblings(snapshot, device, goals) if taken else ()
         concerned = concerning(device, goal, uses.get(device.key, ()), is_vfio)
+        if taken and device.is_bridge:
+            concerned = (Use("bridge", "it is a bridge, which no VFIO driver takes"), *concerned)
         if siblings:
             names = ", ".join(f"{shown(sibling.key)} ({sibling.driver})" for sibling in siblings)
             evidence = f"group {device.group} is not viable while it has {names}"
