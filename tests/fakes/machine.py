@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tests.fakes.kernel import FakeKernel
 from vfioctl.errors import DeadlinePassed
 from vfioctl.host.files import read
-from vfioctl.host.holders import Holder
+from vfioctl.host.holders import Found, Holder
 from vfioctl.host.locked import Lock
 from vfioctl.host.machine import Machine
 from vfioctl.host.reader import read_snapshot
@@ -178,6 +178,9 @@ class FakeMachine(Machine):
     def settle(self, paths: list[str]) -> bool:
         self.kernel.settle_udev()
         return True
+
+    def find_holders(self, keys: Iterable[str]) -> Found:
+        return Found(tuple(h for found in self.held.values() for h in found if h.key in list(keys)))
 
     def holders(self, path: str, key: str) -> list[Holder]:
         return self.held.get(path, [])

@@ -9,6 +9,7 @@ from vfioctl.model import Device, IommuGroup, Node, ReservedRegion
 from vfioctl.policy.viability import Member, Problem, Viability
 
 if TYPE_CHECKING:
+    from vfioctl.host.holders import Holder
     from vfioctl.policy.impact import Impact
 
 SCHEMA_VERSION = 1
@@ -72,6 +73,24 @@ def group(value: IommuGroup, verdict: Viability) -> dict[str, Any]:
         "node": node(value.node),
         "reserved_regions": [region(r) for r in value.reserved_regions],
         "devices": [member_device(d) for d in value.devices],
+    }
+
+
+def holder(value: Holder, group: int | None) -> dict[str, Any]:
+    """A process that holds a node of a device."""
+    return {
+        "address": value.address,
+        "bus": value.bus,
+        "group": group,
+        "node": value.node,
+        "kind": value.kind,
+        "pid": value.pid,
+        "command": value.command,
+        "uid": value.uid,
+        "user": value.user,
+        "unit": value.unit,
+        "container": value.container,
+        "certain": value.certain,
     }
 
 

@@ -20,6 +20,7 @@ COMMANDS: dict[str, Entry] = {
     "show": Entry("show", "Show everything known of a group or a device.", LOOK),
     "check-viable": Entry("check_viable", "Say whether groups are viable, and why not.", LOOK),
     "impact": Entry("impact", "Show what the host would lose with devices.", LOOK),
+    "holders": Entry("holders", "Show which processes hold devices.", LOOK),
     "bind": Entry("bind", "Bind devices or whole groups to a VFIO driver.", ASSIGN),
     "unbind": Entry("unbind", "Give devices back to their host driver.", ASSIGN),
     "recover": Entry("recover", "Put back what an interrupted change left behind.", ASSIGN),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from vfioctl.host import kernel_write, modules
 from vfioctl.host.acl import read_acl, remove_acl, write_acl
 from vfioctl.host.files import link_name, names, read
-from vfioctl.host.holders import Holder, being_changed, being_unbound, holders, vfio_device_holders
+from vfioctl.host.holders import VFIO_KINDS, Found, Holder, being_changed, being_unbound, find_holders
 from vfioctl.host.locked import PATIENCE, Lock, read_all
 from vfioctl.host.reader import read_snapshot, stat_node
 from vfioctl.host.state import StateDirectory
@@ -206,13 +206,17 @@ class Machine:
 
         return udev.settle(paths, self.timeout)
 
+    def find_holders(self, keys: Iterable[str]) -> Found:
+        """The processes that hold nodes of the devices, in one look at all processes."""
+        return find_holders(keys, self.timeout)
+
     def holders(self, path: str, key: str) -> list[Holder]:
-        """The processes that have the group node open, or else the device itself."""
-        return holders(path) or self.device_holders(key)
+        """The processes that have the group node ``path`` open, or the device itself."""
+        return self.device_holders(key)
 
     def device_holders(self, key: str) -> list[Holder]:
-        """The processes that have the VFIO device open, or may have it."""
-        return vfio_device_holders(f"/{key.rpartition('/')[2]}")
+        """The processes that hold the device through VFIO, or may hold it."""
+        return [holder for holder in self.find_holders([key]).holders if holder.kind in VFIO_KINDS]
 
     def is_held(self, path: str) -> bool:
         """Whether a group node is open somewhere: it admits one opener, so opening it tells (EBUSY)."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from vfioctl.errors import KernelRefusal, UsageError
 from vfioctl.host import memory, vfio
-from vfioctl.host.holders import holders
+from vfioctl.host.holders import holders_of_node
 from vfioctl.host.ioctl import CallError
 from vfioctl.host.vfio import IommuInfo
 from vfioctl.policy.refusals import State, explain, no_iommu_backend, not_viable
@@ -147,7 +147,7 @@ def explained(state: State) -> Iterator[None]:
                 memlock_limit=None if now.cap_ipc_lock else now.limit, memlock_locked=now.locked
             )
         if error.call == "open" and number == errno.EBUSY and isinstance(error.filename, str):
-            state = state._replace(holders=tuple(map(str, holders(error.filename))))
+            state = state._replace(holders=tuple(map(str, holders_of_node(error.filename))))
         path = error.filename if isinstance(error.filename, str) else None
         raise explain(error.call, number, state, path) from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from vfioctl.errors import Busy, GuardRefusal, KernelRefusal, NotFound, UsageError
-from vfioctl.host.holders import being_unbound
+from vfioctl.host.holders import being_unbound, details
 from vfioctl.host.machine import Machine
 from vfioctl.model import BindingGoal, Device, Snapshot, shown
 from vfioctl.policy.buses import BUSES_OF_PARENTS, cannot_be_steered, cannot_return
@@ -39,12 +39,13 @@ def refuse_held(machine: Machine, snapshot: Snapshot, goals: Mapping[str, Bindin
         node = groups[device.group].node
         if node is not None and machine.is_held(node.path):
             found = machine.holders(node.path, device.key)
-            who = ", ".join(map(str, found)) or "somebody who cannot be seen from here"
+            who = ", ".join(dict.fromkeys(map(str, found))) or "somebody who cannot be seen from here"
             raise Busy(
                 f"{shown(device.key)} is in use: {node.path} is held by {who}",
                 hint="end that first, for the kernel would wait for it without limit",
                 subject=device.address,
                 code="group-busy",
+                details=details(found),
             )
 
 

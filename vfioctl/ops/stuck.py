@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vfioctl.errors import Busy, DeadlinePassed
+from vfioctl.host.holders import details
 from vfioctl.host.machine import Machine
 from vfioctl.host.state import Journal
 from vfioctl.model import BindingGoal, shown
@@ -10,11 +11,8 @@ from vfioctl.model import BindingGoal, shown
 
 def explain_deadline(machine: Machine, journal: Journal, error: DeadlinePassed) -> DeadlinePassed:
     """The same error with who holds the devices of the change, and what has become of each by now."""
-    holders = {key: machine.device_holders(key) for key in journal.before.bindings}
-    lines = [error.message]
-    lines += [
-        f"{shown(key)} is held by {', '.join(map(str, found))}" for key, found in holders.items() if found
-    ]
+    found = machine.find_holders(journal.before.bindings).holders
+    lines = [error.message, *(holder.sentence for holder in found)]
     left = []
     for key, then in journal.before.bindings.items():
         try:
@@ -28,5 +26,5 @@ def explain_deadline(machine: Machine, journal: Journal, error: DeadlinePassed) 
         "\n".join([*lines, *left]),
         hint=error.hint,
         subject=error.subject,
-        details={**error.details, "left": left},
+        details={**error.details, **details(found), "left": left},
     )

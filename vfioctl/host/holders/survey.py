@@ -1,0 +1,69 @@
+"""One question to many processes, of which some may not answer: what /proc says may wait for a lock of the process."""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from vfioctl.host import bounded
+
+Item = TypeVar("Item")
+
+
+def survey(
+    ask: Callable[[Item], Any], items: Sequence[Item], timeout: float
+) -> tuple[list[tuple[Item, Any]], list[Item]]:
+    """What ``ask`` returns for each item (None, numbers, strings, lists and the like), and the items without an answer.
+
+    It is asked by a child process. When that is silent for a tenth of ``timeout`` (seconds), it is killed, and another
+    one goes on after the item at which it stopped; after ``timeout`` all the rest is without an answer.
+    """
+    deadline = time.monotonic() + timeout
+    answers: list[tuple[Item, Any]] = []
+    silent: list[Item] = []
+    rest = list(items)
+    while rest and time.monotonic() < deadline:
+        found = _ask(ask, rest, min(timeout / 10, deadline - time.monotonic()), deadline)
+        answers += zip(rest, found, strict=False)
+        silent += rest[len(found) : len(found) + 1]
+        rest = rest[len(found) + 1 :]
+    return answers, silent + rest
+
+
+def _ask(ask: Callable[[Item], Any], items: Sequence[Item], patience: float, deadline: float) -> list[Any]:
+    """The answers for the first items, up to the one that keeps the child waiting."""
+
+    def work(sender: int) -> None:
+        with open(sender, "wb", closefd=False, buffering=0) as stream:
+            for item in items:
+                data = marshal.dumps(ask(item))
+                stream.write(len(data).to_bytes(4, "little") + data)
+
+    pid, receiver = bounded.start(work)
+    answers: list[Any] = []
+    data = b""
+    try:
+        while time.monotonic() < deadline and select.select([receiver], [], [], patience)[0]:
+            more = os.read(receiver, 1 << 16)
+            if not more:
+                break
+            data += more
+            while len(data) >= 4 and len(data) >= 4 + int.from_bytes(data[:4], "little"):
+                end = 4 + int.from_bytes(data[:4], "little")
+                answers.append(marshal.loads(data[4:end]))
+                data = data[end:]
+    finally:
+        os.close(receiver)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        if len(answers) == len(items):
+            os.waitpid(pid, 0)
+        else:  # it may be where no signal reaches it
+            os.waitpid(pid, os.WNOHANG)
+    return answers
