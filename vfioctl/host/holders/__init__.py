@@ -5,7 +5,6 @@ from vfioctl.host.holders.nodes import DeviceNode, nodes_of
 from vfioctl.host.holders.processes import find_holders, holders_of_node, scan
 
 __all__ = [
-    "VFIO_KINDS", "DeviceNode", "Found", "Holder", "being_changed",
-    "being_unbound", "details", "find_holders", "holders_of_node",
-    "nodes_of", "scan",
+    "VFIO_KINDS", "DeviceNode", "Found", "Holder", "being_changed", "being_unbound", "details", "find_holders",
+    "holders_of_node", "nodes_of", "scan",
 ]  # fmt: skip
