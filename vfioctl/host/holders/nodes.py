@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from vfioctl.host.files import link_name, names, read
+from vfioctl.host.holders.survey import survey
 from vfioctl.model import VFIO_DRIVERS
 
 
@@ -21,6 +22,14 @@ class DeviceNode(NamedTuple):
     kind: str
     number: int
     is_block: bool = False
+
+
+class _Place(NamedTuple):
+    """A node as /sys/dev has it: ``number`` is MAJOR:MINOR."""
+
+    directory: str
+    number: str
+    is_block: bool
 
 
 class Owners:
@@ -52,33 +61,39 @@ class Owners:
         return found
 
 
-def nodes_of(root: str, keys: Iterable[str]) -> dict[str, list[DeviceNode]]:
+def nodes_of(root: str, keys: Iterable[str], timeout: float = 10.0) -> dict[str, list[DeviceNode]]:
     """Of each device (by ``bus/address``): the nodes of its VFIO group and of itself, and all nodes of what is below it
-    in sysfs or is built on its disks (NVMe multipath, device-mapper, md). A bridge has those of all behind it."""
+    in sysfs or is built on its disks (NVMe multipath, device-mapper, md). A bridge has those of all behind it.
+    A node that does not tell its path within ``timeout`` (seconds, for all) is called as its directory in sysfs."""
     owners = Owners(root, keys)
-    found: dict[str, list[DeviceNode]] = {key: [] for keys in owners.homes.values() for key in keys}
+    found: dict[str, dict[_Place, None]] = {key: {} for keys in owners.homes.values() for key in keys}
     for directory, members in _groups(owners):
         owners.add(directory, [key for member in members for key in owners.of(member)])
     for directory, controllers in _nvme_subsystems(owners):
         owners.add(directory, [key for controller in controllers for key in owners.of(controller)])
     for kind in ("char", "block"):
         top = owners.at(f"sys/dev/{kind}")
-        for entry in names(top):
+        for number in names(top):
             try:
-                link = os.readlink(os.path.join(top, entry))
+                link = os.readlink(os.path.join(top, number))
             except FileNotFoundError:  # it has just gone
                 continue
-            directory = os.path.normpath(os.path.join(top, link))
-            holding = owners.of(directory)
+            place = _Place(os.path.normpath(os.path.join(top, link)), number, kind == "block")
+            holding = owners.of(place.directory)
             if holding:
-                nodes = [_node(directory, entry, kind == "block")]
-                if kind == "block":
-                    nodes += _stacked(owners, directory, {directory})
+                places = [
+                    place,
+                    *(_stacked(owners, place.directory, {place.directory}) if place.is_block else ()),
+                ]
                 for key in holding:
-                    found[key] += [node for node in nodes if node not in found[key]]
-    for key in found:
-        found[key] += _nvidia(owners, key)
-    return found
+                    found[key].update(dict.fromkeys(places))
+    everywhere = sorted({place.directory for places in found.values() for place in places})
+    # On some kernels this file waits for the device's lock (commit c0a40097f0bc, drivers/base/core.c, uevent_show).
+    paths = dict(survey(_path, everywhere, timeout)[0])
+    return {
+        key: [*(_node(place, paths.get(place.directory)) for place in places), *_nvidia(owners, key)]
+        for key, places in found.items()
+    }
 
 
 def suspects(root: str) -> list[str]:
@@ -115,22 +130,28 @@ def _nvme_subsystems(owners: Owners) -> Iterator[tuple[str, list[str]]]:
         yield directory, [os.path.realpath(link) for link in links if os.path.islink(link)]
 
 
-def _node(directory: str, number: str, is_block: bool) -> DeviceNode:
-    uevent = read(os.path.join(directory, "uevent")) or ""
-    named = [line[8:] for line in uevent.split("\n") if line.startswith("DEVNAME=")]
-    path = "/dev/" + (named[0] if named else os.path.basename(directory))
-    kind = link_name(os.path.join(directory, "subsystem")) or "unknown"
-    major, _, minor = number.partition(":")
-    return DeviceNode(path, kind, os.makedev(int(major), int(minor)), is_block)
+def _path(directory: str) -> str | None:
+    lines = (read(os.path.join(directory, "uevent")) or "").split("\n")
+    return next((f"/dev/{line[8:]}" for line in lines if line.startswith("DEVNAME=")), None)
 
 
-def _stacked(owners: Owners, directory: str, seen: set[str]) -> Iterator[DeviceNode]:
+def _node(place: _Place, path: str | None) -> DeviceNode:
+    major, _, minor = place.number.partition(":")
+    return DeviceNode(
+        path or f"/dev/{os.path.basename(place.directory)}",
+        link_name(os.path.join(place.directory, "subsystem")) or "unknown",
+        os.makedev(int(major), int(minor)),
+        place.is_block,
+    )
+
+
+def _stacked(owners: Owners, directory: str, seen: set[str]) -> Iterator[_Place]:
     for name in names(os.path.join(directory, "holders")):
         above = os.path.realpath(owners.at(f"sys/class/block/{name}"))
         number = read(os.path.join(above, "dev"))
         if above not in seen and number:
             seen.add(above)
-            yield _node(above, number, True)
+            yield _Place(above, number, True)
             yield from _stacked(owners, above, seen)
 
 

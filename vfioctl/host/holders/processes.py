@@ -44,7 +44,7 @@ def find_holders(keys: Iterable[str], timeout: float, root: str = "/") -> Found:
     """Who holds the devices (``bus/address``). A process that cannot be asked within ``timeout`` (seconds for all)
     counts as unseen."""
     keys = list(keys)
-    return scan(nodes_of(root, keys), timeout, Owners(root, keys), suspects(root))
+    return scan(nodes_of(root, keys, timeout), timeout, Owners(root, keys), suspects(root))
 
 
 def holders_of_node(path: str, timeout: float = 10.0) -> list[Holder]:
