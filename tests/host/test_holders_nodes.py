@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.tree import Tree, modalias_of
-from vfioctl.host.holders.nodes import DeviceNode, nodes_of, suspects
+from vfioctl.host.holders.nodes import DeviceNode, Owners, nodes_of, suspects
 from vfioctl.model import Device, PciIds
 
 PCI = PciIds("010802", "1b36", "0010", "1af4", "1100")
@@ -129,3 +129,7 @@ def test_what_a_vfio_device_file_may_be_of(tree: Tree) -> None:
     assert suspects(tree.root) == [tree.at(HOME)]
     node(tree, f"/sys/devices/pci0000:00/{BRIDGE}/vfio-dev/vfio0", "511:0", "vfio-dev")
     assert suspects(tree.root) == [tree.at(f"/sys/devices/pci0000:00/{BRIDGE}"), tree.at(HOME)]
+
+
+def test_a_directory_of_nobody() -> None:
+    assert [Owners("/", [KEY]).of(path) for path in ("/", "//sys/x", "sys/x", "")] == [[], [], [], []]

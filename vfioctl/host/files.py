@@ -10,7 +10,7 @@ import errno
 import os
 
 GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ENOTDIR})
-#: sysfs attributes end below a page; procfs files do not.
+#: sysfs attributes end below a page; procfs files do not, and a read of one ends where the next line would not fit.
 _PAGE = 4096
 
 
@@ -27,7 +27,7 @@ def read(path: str, dir_fd: int | None = None) -> str | None:
         raise
     try:
         data = os.read(fd, _PAGE)
-        if len(data) == _PAGE:
+        if dir_fd is None or len(data) == _PAGE:
             while more := os.read(fd, 16 * _PAGE):
                 data += more
     except OSError as error:

@@ -55,7 +55,7 @@ class Owners:
     def of(self, directory: str) -> list[str]:
         """The devices to which a directory (a real path) belongs."""
         found: list[str] = []
-        while len(directory) > 1:
+        while directory.strip("/"):
             found += [key for key in self.homes.get(directory, ()) if key not in found]
             directory = os.path.dirname(directory)
         return found

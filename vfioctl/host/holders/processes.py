@@ -98,7 +98,9 @@ def _devices(
     there is, or else perhaps of any; but not beside a hold ``through`` a node of the device."""
     for path in dict.fromkeys(devices):
         if path:
-            yield from (_Hold(pid, key, None, "vfio-device") for key in owners.of(f"{owners.root}/sys{path}"))
+            yield from (
+                _Hold(pid, key, None, "vfio-device") for key in owners.of(owners.at(path.lstrip("/")))
+            )
             continue
         for directory in possible:
             for key in owners.of(directory):
