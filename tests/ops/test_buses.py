@@ -272,6 +272,23 @@ def test_auto_off_pci(kernel: FakeKernel) -> None:
     assert [record["driver"] for record in bound.json["devices"]] == ["vfio-pci", "vfio-amba"]
 
 
+def test_from_a_variant_to_the_plain_driver_the_home_is_kept(kernel: FakeKernel) -> None:
+    install_variant(kernel)
+    before = state(kernel)
+    assert run(kernel, "bind", NIC, "--driver", "auto").status == 0
+    kernel.tree.link(f"/sys/bus/pci/drivers/{VARIANT}/module", f"/sys/module/{MODULE}")
+    assert run(kernel, "bind", NIC, "--driver", "vfio-pci").status == 0
+    assert run(kernel, "unbind", NIC).status == 0
+    assert state(kernel) == before
+
+
+def test_a_refusal_comes_before_the_variant_is_loaded(kernel: FakeKernel) -> None:
+    install_variant(kernel)
+    refused = run(kernel, "bind", NIC, ROLES["port_a"], "--driver", "auto", "-J")
+    assert (refused.status, refused.json_error["code"]) == (5, "bridge")
+    assert VARIANT not in kernel.drivers
+
+
 def test_a_variant_that_refuses(kernel: FakeKernel) -> None:
     install_variant(kernel, errno.ETIMEDOUT)
     before = state(kernel)
@@ -280,6 +297,16 @@ def test_a_variant_that_refuses(kernel: FakeKernel) -> None:
     assert "--driver vfio-pci" in refused.json_error["hint"] and "migration" in refused.json_error["hint"]
     assert state(kernel) == before
     assert run(kernel, "bind", NIC, "--driver", "vfio-pci").status == 0
+
+
+def test_a_device_that_could_be_shared(kernel: FakeKernel) -> None:
+    home = kernel.tree.homes["pci", NIC]
+    kernel.tree.directory(f"{home}/mdev_supported_types/acme-1")
+    assert "mediated devices" in run(kernel, "bind", NIC, "--dry-run").stderr
+    kernel.tree.remove(f"{home}/mdev_supported_types")
+    kernel.tree.put(f"{home}/nvidia/creatable_vgpu_types", "")
+    assert "nvidia/current_vgpu_type" in run(kernel, "bind", NIC).stderr
+    assert "nvidia" not in run(kernel, "bind", NIC).stderr, "it is with VFIO already"
 
 
 def test_a_variant_that_cannot_be_loaded(kernel: FakeKernel) -> None:

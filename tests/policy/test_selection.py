@@ -54,3 +54,8 @@ def test_twins() -> None:
     snapshot = Snapshot(KERNEL, (), (wanted, *others))
     assert [d.address[-1] for d in also_matched(snapshot, [wanted])] == ["1", "2", "5"]
     assert also_matched(snapshot, []) == []
+
+
+def test_objects_of_a_container_follow_it() -> None:
+    container, child = (Device(name, "fsl-mc", 1, driver="x") for name in ("dprc.2", "dpni.1"))
+    assert members_to_bind(judge(IommuGroup(1, devices=(child, container)), KERNEL)) == ([container], [])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vfioctl.errors import NotFound, UsageError
 from vfioctl.model import Device, IommuGroup, Kernel, Snapshot
-from vfioctl.policy.subjects import Name, find_device, find_group, parse
+from vfioctl.policy.subjects import Name, find_device, find_group, named_on_bus, parse
 
 
 @pytest.mark.parametrize(
@@ -78,3 +78,8 @@ def test_a_device_of_another_domain_is_hinted_at(snapshot: Snapshot) -> None:
     with pytest.raises(NotFound) as caught:
         find_device(snapshot, "pci", "0000:e1:00.0")
     assert caught.value.hint is not None and "10000:e1:00.0" in caught.value.hint
+
+
+def test_what_is_named_by_a_bus_off_pci() -> None:
+    texts = ["26", "platform/fe000000.dma", "pci/01:00.0", "01:00.0", "eth0", "../etc", "css/0.0.0313"]
+    assert named_on_bus(texts) == ["platform/fe000000.dma", "css/0.0.0313"]

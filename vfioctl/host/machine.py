@@ -113,6 +113,13 @@ class Machine:
         entries = names(self.at(f"/sys/module/{module}/drivers"))
         return [entry.removeprefix(prefix) for entry in entries if entry.startswith(prefix)]
 
+    def offers(self, key: str) -> list[str]:
+        """Which ways to share the device its driver offers: mdev's, or NVIDIA's since it left mdev."""
+        bus, _, address = key.partition("/")
+        top = self.at(f"/sys/bus/{bus}/devices/{address}")
+        ways = ("mdev_supported_types", "nvidia/creatable_vgpu_types")
+        return [way for way in ways if os.path.exists(f"{top}/{way}")]
+
     def parent(self, key: str) -> str:
         """The name of the device above this one."""
         bus, _, address = key.partition("/")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from vfioctl.errors import GuardRefusal, UsageError
 from vfioctl.host.machine import Machine
 from vfioctl.host.state import Home
-from vfioctl.model import VFIO_DRIVERS, Binding, BindingGoal, Device, DynamicId, IommuGroup, Snapshot
+from vfioctl.model import Binding, BindingGoal, Device, DynamicId, IommuGroup, Snapshot
 from vfioctl.ops.access import node_paths
 from vfioctl.ops.assign import Plan, planned
 from vfioctl.ops.change import Request
@@ -135,11 +135,8 @@ def _homes_after(
             continue
         identity = machine.identity(key)
         known = key in homes and homes[key].identity == identity
-        parked = binding.driver is None or binding.driver in VFIO_DRIVERS or binding.driver == "pci-stub"
-        if (
-            binding.driver != goals[key].driver
-            and not (parked and known)
-            and binding.driver not in VFIO_DRIVERS
-        ):
+        in_vfio = binding.driver is not None and machine.is_vfio_driver(binding.driver)
+        parked = binding.driver is None or in_vfio or binding.driver == "pci-stub"
+        if binding.driver != goals[key].driver and not (parked and known) and not in_vfio:
             homes[key] = Home(identity, binding)
     return homes

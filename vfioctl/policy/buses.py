@@ -5,8 +5,11 @@ Sources: drivers/vfio/{pci,platform,fsl-mc,cdx,mdev}, drivers/s390/{cio,crypto},
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from vfioctl.errors import UsageError
 from vfioctl.model import Device, shown
+from vfioctl.policy.viability import is_vfio_bound
 
 #: The VFIO driver of each bus that has one; its module is called the same, for modprobe takes - for _.
 BUS_DRIVERS = {
@@ -77,6 +80,24 @@ def cannot_return(device: Device) -> UsageError:
         subject=device.address,
         code="mediated-device",
     )
+
+
+def shares_of(device: Device, offers: Collection[str]) -> list[str]:
+    """What a device that a bind takes as a whole could give in parts, by the files that it ``offers`` (see
+    host.machine): mediated devices, or the vendor's own way to make VFIO devices of virtual functions."""
+    name = shown(device.key)
+    top = f"/sys/bus/{device.bus}/devices/{device.address}"
+    if is_vfio_bound(device):
+        return []
+    found = []
+    if "mdev_supported_types" in offers:
+        found.append(f"{name} makes mediated devices ({top}/mdev_supported_types): they go with its driver")
+    if "nvidia/creatable_vgpu_types" in offers:
+        found.append(
+            f"{name} is offered through VFIO as a vGPU by its own driver, not by {BUS_DRIVERS['pci']}, when an id of "
+            f"{top}/nvidia/creatable_vgpu_types is written to nvidia/current_vgpu_type"
+        )
+    return found
 
 
 def next_step(device: Device) -> str | None:

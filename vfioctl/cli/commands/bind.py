@@ -12,7 +12,7 @@ from vfioctl.cli.output import Output, output_options
 from vfioctl.cli.session import Session
 from vfioctl.errors import ExitStatus
 from vfioctl.model import Device, IommuGroup
-from vfioctl.policy.buses import next_step
+from vfioctl.policy.buses import next_step, shares_of
 from vfioctl.policy.guards import ALLOWABLE_GUARDS
 from vfioctl.policy.subjects import named_on_bus
 
@@ -103,10 +103,16 @@ def command(
             return endpoints
 
         endpoints = chosen(session, snapshot, subjects, whole, members)
-        if driver == AUTO:
-            choices[:] = prepare(machine, endpoints, dry_run=dry_run, tell=session.tell)
-            for choice in () if dry_run else choices:
-                session.tell(choice)
+        planned = plan_bind(machine, snapshot, endpoints, list(bridges.values()), options)
+        for device in endpoints:
+            for warning in shares_of(device, machine.offers(device.key)):
+                messages.warn(warning)
+        if driver != AUTO:
+            return planned
+        choices[:] = prepare(machine, endpoints, dry_run=dry_run, tell=session.tell)
+        for choice in () if dry_run else choices:
+            messages.note(choice)
+        # Again, for now the drivers' names are known.
         return plan_bind(machine, snapshot, endpoints, list(bridges.values()), options)
 
     if dry_run:
