@@ -37,7 +37,8 @@ class PciId(NamedTuple):
 @dataclass
 class FakeDevice:
     """A device and its changeable state. ``pcie_port``, ``shpc``: what pcieport and shpchp look for. ``resettable``:
-    by a driver of vfio-platform's. ``children``: what a driver of the device finds in it (a DPRC)."""
+    by a driver of vfio-platform's. ``children``: what a driver of the device finds in it (a DPRC). ``totalvfs``,
+    ``numvfs``: the virtual functions that it can have, and has."""
 
     address: str
     pci: PciIds | None
@@ -52,6 +53,8 @@ class FakeDevice:
     modalias: str | None = None
     resettable: bool = False
     children: tuple[FakeDevice, ...] = ()
+    totalvfs: int = 0
+    numvfs: int = 0
 
     @property
     def is_bridge(self) -> bool:
@@ -61,7 +64,8 @@ class FakeDevice:
 @dataclass
 class FakeDriver:
     """A driver. ``ids`` on PCI and ``names`` (modaliases) off it are what it matches; ``variant_ids`` match with
-    driver_override only. ``probe`` answers 0 or an errno; ``managed_dma``: it claims no DMA for the kernel."""
+    driver_override only. ``probe`` answers 0 or an errno; ``managed_dma``: it claims no DMA for the kernel;
+    ``sriov``: it can make virtual functions."""
 
     name: str
     ids: tuple[PciId, ...] = ()
@@ -69,6 +73,7 @@ class FakeDriver:
     variant_ids: tuple[PciId, ...] = ()
     bus: str = "pci"
     managed_dma: bool = False
+    sriov: bool = False
     vfio: bool = False
     probe: Callable[[FakeDevice], int] = lambda device: 0
     #: Class and name of what it makes of a device: a network interface, a block device.
@@ -91,7 +96,9 @@ def _only(wanted: Callable[[FakeDevice], bool]) -> Callable[[FakeDevice], int]:
 
 
 def _vfio_probe(device: FakeDevice) -> int:
-    """vfio_pci_core_register_device: no bridge, and a group."""
+    """vfio_pci_core_register_device: no bridge, a group, and no virtual functions that somebody else has made."""
+    if device.numvfs:
+        return errno.EBUSY
     return errno.EINVAL if device.is_bridge or device.group is None else 0
 
 
@@ -136,7 +143,7 @@ def modules() -> Mapping[str, Callable[[], FakeDriver]]:
         "e1000": lambda: FakeDriver(
             "e1000", (PciId(0x8086, 0x100E), PciId(0x8086, 0x100F)), offers=("net", "ens%d")
         ),
-        "nvme": lambda: FakeDriver("nvme", (PciId(class_=0x010802, class_mask=0xFFFFFF),)),
+        "nvme": lambda: FakeDriver("nvme", (PciId(class_=0x010802, class_mask=0xFFFFFF),), sriov=True),
         "xhci_pci": lambda: FakeDriver("xhci_hcd", (PciId(class_=0x0C0330, class_mask=0xFFFFFF),)),
         "snd_hda_intel": lambda: FakeDriver("snd_hda_intel", (PciId(class_=0x040300, class_mask=0xFFFFFF),)),
         "pci_stub": lambda: FakeDriver("pci-stub", managed_dma=True),

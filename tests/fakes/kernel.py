@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from tests.fakes import drivers as available
+from tests.fakes import sriov
 from tests.fakes.drivers import ANY, FakeDevice, FakeDriver, PciId
 from tests.fakes.tree import Tree, alias_of, modalias_of
 from vfioctl.errors import DeadlinePassed, KernelRefusal
@@ -22,7 +23,7 @@ from vfioctl.policy.viability import CLAIMING_BUSES, release_at_least
 PAGE = 4096
 _WRITABLE = re.compile(
     r"/sys/bus/(?P<bus>[^/]+)/(?:drivers/(?P<driver>[^/]+)/(?P<file>bind|unbind|new_id|remove_id)|(?P<probe>drivers_probe)"
-    r"|devices/(?P<address>[^/]+)/driver_override)"
+    r"|devices/(?P<address>[^/]+)/(?P<attribute>driver_override|sriov_numvfs))"
 )
 
 
@@ -101,6 +102,8 @@ class FakeKernel:
         )
         self.tree.device(shown, device.parent)
         self.devices[device.address] = device
+        if device.totalvfs:
+            sriov.publish(self, device)
         if device.bus == "mdev":  # created by its parent's driver, which binds it: mdev_device_create
             self._probe(next(driver for driver in self.drivers.values() if driver.bus == "mdev"), device)
         self._attach(device)
@@ -109,6 +112,7 @@ class FakeKernel:
         """The device is gone, and what is behind it, as after a surprise removal."""
         for behind in [other.address for other in self.devices.values() if other.parent == address]:
             self.unplug(behind)
+        sriov.disable(self, self.devices[address])
         device = self.devices.pop(address)
         self._detach(device)
         self.tree.unplug(device.bus, address, device.group)
@@ -272,7 +276,10 @@ class FakeKernel:
 
     def _answer(self, match: re.Match[str], data: str) -> int:
         if match["address"]:
-            return self._override(self.devices[match["address"]], data)
+            device = self.devices[match["address"]]
+            if match["attribute"] == "sriov_numvfs":
+                return sriov.store(self, device, data)
+            return self._override(device, data)
         if match["probe"]:
             return self._drivers_probe(match["bus"], data)
         driver = self.drivers[match["driver"]]

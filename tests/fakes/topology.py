@@ -46,14 +46,17 @@ _STANDARD: tuple[tuple[str, str, int | None, PciIds, dict[str, Any]], ...] = (
     ("switch_down0", "0000:07:00.0", 17, _pci("104c:8233", "060400"), {"parent": "switch_up", "pcie_port": True}),
     ("switch_down1", "0000:07:01.0", 18, _pci("104c:8233", "060400"), {"parent": "switch_up", "pcie_port": True}),
     ("xhci", "0000:08:00.0", 17, _pci("1b36:000d", "0c0330"), {"parent": "switch_down0"}),
-    ("nvme", "0000:09:00.0", 19, _pci("1b36:0010", "010802"), {"parent": "port_nvme"}),
+    ("nvme", "0000:09:00.0", 19, _pci("1b36:0010", "010802"), {"parent": "port_nvme", "totalvfs": 4}),
     ("plain_edu", "0000:0a:01.0", 4, EDU, {"parent": "plain_bridge"}),
     ("plain_nic", "0000:0a:02.0", 4, E1000, {"parent": "plain_bridge"}),
 )  # fmt: skip
 
 ROLES = {role: address for role, address, *_ in _STANDARD}
-#: Enough for every kind of change: twins, and a group with a bridge that blocks.
-SMALL = ("edu", "port_a", "port_b", "port_conv", "nic_a", "nic_b", "conv_bridge", "conv_edu0", "conv_nic")
+#: Enough for every kind of change: twins, a group with a bridge that blocks, virtual functions.
+SMALL = (
+    "edu", "port_a", "port_b", "port_conv", "nic_a", "nic_b", "conv_bridge", "conv_edu0", "conv_nic", "port_nvme",
+    "nvme",
+)  # fmt: skip
 HOST_MODULES = ("e1000e", "e1000", "nvme", "xhci_pci")
 
 

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.fakes import sriov
 from tests.fakes.command import Result, run_command
 from tests.fakes.machine import FakeMachine, Killed
-from tests.fakes.topology import SMALL, boot
+from tests.fakes.topology import ROLES, SMALL, boot
 from vfioctl.model import Access
 
 Arm = Callable[[FakeMachine], object]
@@ -26,21 +27,28 @@ class Picture(NamedTuple):
     nodes: Mapping[str, Access]
     ids: tuple[str, ...]
     homes: Mapping[str, Any]
+    numvfs: Mapping[str, int]
 
     def without(self, address: str) -> Picture:
-        """For a device that has been pulled out."""
-        bindings = {key: value for key, value in self.bindings.items() if key != address}
+        """For a device that has been pulled out, with its virtual functions."""
+        virtual = f"{address.rpartition(':')[0]}:1"
+        bindings = {
+            key: value
+            for key, value in self.bindings.items()
+            if key != address and not key.startswith(virtual)
+        }
         homes = {key: value for key, value in self.homes.items() if not key.endswith(address)}
-        return Picture(bindings, {}, self.ids, homes)
+        return Picture(bindings, {}, self.ids, homes, {})
 
 
 class Scenario(NamedTuple):
-    """``command`` after the commands of ``setup``."""
+    """``command`` after the commands of ``setup``, on a host with ``numvfs`` virtual functions."""
 
     name: str
     command: tuple[str, ...]
     setup: tuple[tuple[str, ...], ...] = ()
     cdevs: bool = False
+    numvfs: int = 0
 
 
 class Host:
@@ -49,6 +57,7 @@ class Host:
     def __init__(self, root: str, scenario: Scenario) -> None:
         self.scenario = scenario
         self.kernel = boot(root, SMALL, cdevs=scenario.cdevs)
+        self._set_numvfs(scenario.numvfs)
         for arguments in scenario.setup:
             assert self.run(*arguments).status == 0
         for module in ("vfio-pci", "vfio_iommu_type1", "pci-stub"):  # stay loaded whatever happens
@@ -77,7 +86,17 @@ class Host:
             {path: access for path, access in kernel.nodes.items() if path != "/dev/vfio/vfio"},
             tuple(f"{driver.name} {entry}" for driver in kernel.drivers.values() for entry in driver.dynamic),
             self._homes(),
+            {address: device.numvfs for address, device in kernel.devices.items() if device.totalvfs},
         )
+
+    def _set_numvfs(self, number: int) -> None:
+        """Past all rules."""
+        device = self.kernel.devices[ROLES["nvme"]]
+        if device.numvfs != number:
+            sriov.disable(self.kernel, device)
+            device.numvfs = 0
+            sriov.enable(self.kernel, device, number)
+            sriov.publish(self.kernel, device)
 
     def _homes(self) -> Mapping[str, Any]:
         path = self.kernel.tree.at("/run/vfioctl/homes.json")
@@ -95,6 +114,7 @@ class Host:
         kernel = self.kernel
         for driver in kernel.drivers.values():
             driver.dynamic.clear()
+        self._set_numvfs(self.before.numvfs[ROLES["nvme"]])
         for address, (name, override) in self.before.bindings.items():
             device = kernel.devices[address]
             if device.driver != name:

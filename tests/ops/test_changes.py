@@ -18,7 +18,7 @@ from vfioctl.model import Access, Binding, State
 from vfioctl.ops.assign import carry_out
 from vfioctl.ops.unbind import plan_unbind
 
-EDU, NIC, TWIN = ROLES["edu"], ROLES["nic_a"], ROLES["nic_b"]
+EDU, NIC, TWIN, NVME = ROLES["edu"], ROLES["nic_a"], ROLES["nic_b"], ROLES["nvme"]
 NEW_ID = ("--method", "new-id", "--allow", "new-id-match")
 
 
@@ -51,14 +51,17 @@ def test_a_plan_keeps_what_others_have_recorded_since(kernel: FakeKernel) -> Non
     assert homes(kernel)[f"pci/{NIC}"].binding == Binding("e1000e", None)
 
 
-def test_virtual_functions_are_not_taken_from_the_host(kernel: FakeKernel) -> None:
-    kernel.tree.put(f"/sys/bus/pci/devices/{NIC}/sriov_numvfs", "2\n")
+def test_virtual_functions_go_only_when_that_is_allowed_and_come_back(kernel: FakeKernel) -> None:
+    kernel.write(f"/sys/bus/pci/devices/{NVME}/sriov_numvfs", "2")
     kernel.writes.clear()
-    result = run_command(FakeMachine(kernel), "bind", NIC, "-J")
+    result = run_command(FakeMachine(kernel), "bind", NVME, "-J")
     assert (result.status, result.json_error["code"]) == (5, "virtual-functions")
     assert kernel.writes == [] and result.stdout == ""
-    kernel.tree.put(f"/sys/bus/pci/devices/{NIC}/sriov_numvfs", "0\n")
-    assert run_command(FakeMachine(kernel), "bind", NIC).status == 0
+    assert run_command(FakeMachine(kernel), "bind", NVME, "--allow", "virtual-functions").status == 0
+    assert kernel.devices[NVME].numvfs == 0
+    assert set(homes(kernel)) == {f"pci/{NVME}"}
+    assert run_command(FakeMachine(kernel), "unbind", NVME).status == 0
+    assert (kernel.devices[NVME].numvfs, binding(kernel, NVME)) == (2, ("nvme", None))
 
 
 def test_recover_leaves_another_device_at_the_address_alone(kernel: FakeKernel) -> None:

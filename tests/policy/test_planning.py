@@ -109,3 +109,32 @@ def test_a_shell_does_the_same(tmp_path: Path) -> None:
     subprocess.run(["sh", "-ec", lines[0]], check=True)
     assert target.read_text() == "$(id) 'x' \"y\"\n"
     assert as_shell([Write("/sys/x/driver_override", "\n")]) == ["echo > /sys/x/driver_override"]
+
+
+NUMVFS = f"/sys/bus/pci/devices/{ADDRESS}/sriov_numvfs"
+
+
+def test_virtual_functions_go_before_their_driver_and_come_back_after_it() -> None:
+    host, vfio = Binding("nvme", None, 2), Binding("vfio-pci", "vfio-pci", 0)
+    there = plan(KEY, host, BindingGoal("vfio-pci", "vfio-pci"))
+    assert there[0] == Write(NUMVFS, "0")
+    assert [write.path for write in there].count(NUMVFS) == 1
+    back = plan(KEY, vfio, BindingGoal.back_to(host))
+    assert back[-1] == Write(NUMVFS, "2")
+    assert back[-2].path.endswith("/driver_override")
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "numbers"),
+    [(0, 2, ["2"]), (4, 2, ["0", "2"]), (2, 2, []), (2, None, []), (2, 0, ["0"]), (None, None, [])],
+)
+def test_their_number_alone(now: int | None, then: int | None, numbers: list[str]) -> None:
+    """The kernel takes another number only when there are none (EBUSY)."""
+    found = plan(KEY, Binding("nvme", None, now), BindingGoal("nvme", None, numvfs=then))
+    assert [write.data for write in found if write.path == NUMVFS] == numbers
+
+
+def test_they_stay_with_a_driver_that_the_kernel_may_keep() -> None:
+    now = Binding("nvme", None, 2)
+    assert plan(KEY, now, BindingGoal(KERNELS_CHOICE, None)) == []
+    assert plan(KEY, now, BindingGoal(KERNELS_CHOICE, None, leaving="nvme"))[0] == Write(NUMVFS, "0")

@@ -39,7 +39,14 @@ class Session:
             return self._machine.snapshot()
         from vfioctl.host.reader import read_snapshot
 
-        return read_snapshot(self.root, ungrouped=ungrouped, named=named)
+        found = read_snapshot(self.root, ungrouped=ungrouped, named=named)
+        for device in found.devices:
+            if device.locked:
+                self.tell(
+                    f"the kernel holds the lock of {device.address} (a driver is being bound, unbound or reset): "
+                    "its driver_override cannot be told"
+                )
+        return found
 
     @cached_property
     def machine(self) -> Machine:

@@ -32,7 +32,10 @@ def read_attributes(root: str, key: str) -> dict[str, Any]:
     for name in _TEXTS:
         found[name] = _read(f"{top}/{name}")
     for name in _NUMBERS:
-        text = _read(f"{top}/{name}")
+        # sriov_numvfs takes the device's lock, which the kernel may hold for ever.
+        text = (
+            _unlocked(f"{top}/{name}") if root == "/" and name == "sriov_numvfs" else _read(f"{top}/{name}")
+        )
         found[name] = int(text) if text and text.lstrip("-").isdecimal() else None
     found["runtime_status"] = _read(f"{top}/power/runtime_status")
     found["iommu"] = link_name(f"{top}/iommu")
@@ -51,6 +54,13 @@ def _read(path: str) -> str | None:
         return read(path)
     except OSError:  # forbidden, or an attribute that the device cannot answer just now
         return None
+
+
+def _unlocked(path: str) -> str | None:
+    from vfioctl.host.locked import Lock, read_all
+
+    (text,) = read_all([path])
+    return None if isinstance(text, Lock) else text
 
 
 def _resources(text: str) -> list[dict[str, Any]]:

@@ -141,10 +141,12 @@ class Machine:
             return None
         return compatible
 
-    def enabled_vfs(self, key: str) -> int:
-        """How many SR-IOV virtual functions of the device are enabled. Raises Busy as ``binding`` does."""
-        now = self.binding(key)
-        return (now.numvfs or 0) if now is not None else 0
+    def virtual_functions(self, key: str) -> list[str]:
+        """The keys of the device's virtual functions."""
+        bus, _, address = key.partition("/")
+        top = self.at(f"/sys/bus/{bus}/devices/{address}")
+        links = [link_name(f"{top}/{name}") for name in names(top) if name.startswith("virtfn")]
+        return [f"{bus}/{name}" for name in links if name is not None]
 
     def noiommu_enabled(self) -> bool:
         """Whether VFIO takes devices without an IOMMU, in the unsafe no-IOMMU mode."""

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 from vfioctl.errors import DeadlinePassed, KernelRefusal
+from vfioctl.host.bounded import place_of
 from vfioctl.host.files import read
 from vfioctl.model import ModuleAlias
 
@@ -34,14 +35,19 @@ def claimants(modalias: str, timeout: float) -> list[str]:
     program = shutil.which("modprobe", path=_PATH)
     if program is None:
         return []
-    done = subprocess.run(
-        [program, "--resolve-alias", modalias],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [program, "--resolve-alias", modalias],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DeadlinePassed(
+            f"modprobe --resolve-alias has not ended within {timeout:g} s", subject=modalias
+        ) from error
     return done.stdout.split()
 
 
@@ -61,15 +67,19 @@ def modprobe(name: str, timeout: float) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        process_group=0,  # a Ctrl-C on the terminal is for vfioctl, which decides what happens next
     )
     try:
         _, said = child.communicate(timeout=timeout)
     except subprocess.TimeoutExpired as error:
         # Not killed: a module's init function that hangs cannot be, and waiting for it would hang us too.
+        place = place_of(child.pid)
         raise DeadlinePassed(
-            f"modprobe {name} has not ended within {timeout:g} s",
-            hint=f"process {child.pid} is still at it; look in the kernel log",
+            f"modprobe {name} has not ended within {timeout:g} s: {place}",
+            hint="the module's init function hangs, or modprobe waits for something else: look in the kernel log; "
+            "when it has ended: vfioctl recover",
             subject=name,
+            details={"kernel": place._asdict()},
         ) from error
     if child.returncode != 0:
         words = said.strip().splitlines() or [f"modprobe ended with {child.returncode}"]

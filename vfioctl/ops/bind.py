@@ -83,7 +83,10 @@ def plan_bind(
         bindings=goals,
         nodes=node_paths(snapshot, groups),
         dynamic_ids=ids,
-        witnesses=tuple(device.key for device in others),
+        witnesses=(
+            *(device.key for device in others),
+            *(vf for key in goals for vf in machine.virtual_functions(key)),
+        ),
         modules=tuple(modules),
         homes=lambda before: _homes_after(machine, before, goals),
     )
@@ -129,8 +132,10 @@ def _homes_after(
     VFIO or a stub keeps what is on record, if that is about this very device."""
     homes = machine.state.homes()
     for key, binding in before.items():
-        if key not in goals:  # it may have been taken along by a dynamic id
-            if machine.binding(key) != binding:
+        if (
+            key not in goals
+        ):  # it may have been taken along by a dynamic id, or gone with its physical function
+            if machine.binding(key) not in (binding, None):
                 homes.setdefault(key, Home(machine.identity(key), binding))
             continue
         identity = machine.identity(key)

@@ -60,13 +60,6 @@ def refuse_unbindable(machine: Machine, snapshot: Snapshot, device: Device, driv
             subject=device.address,
             code="bridge",
         )
-    if machine.enabled_vfs(device.key):
-        raise GuardRefusal(
-            f"{name} has {machine.enabled_vfs(device.key)} virtual functions enabled, and VFIO takes no such device",
-            hint=f"see who uses them; then: echo 0 > /sys/bus/{device.bus}/devices/{device.address}/sriov_numvfs",
-            subject=device.address,
-            code="virtual-functions",
-        )
     if device.is_container_child and device.driver != driver:
         container = machine.parent(device.key)
         raise UsageError(

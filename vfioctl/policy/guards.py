@@ -98,8 +98,8 @@ GUARDS: Mapping[str, Guard] = {
     ),
     "virtual-functions": Guard(
         Kind.USE,
-        "The device has SR-IOV virtual functions enabled, and VFIO takes no such device. Write 0 to its sriov_numvfs "
-        "first.",
+        "The device has SR-IOV virtual functions enabled, and VFIO takes no such device. When it is allowed they are "
+        "taken away first, and unbind brings as many back.",
         "echo 0 > /sys/bus/pci/devices/.../sriov_numvfs",
     ),
     "libvirt": Guard(

@@ -51,8 +51,8 @@ class Result:
 
     @property
     def json_error(self) -> Any:
-        """The ``error`` object on stderr."""
-        return json.loads(self.stderr)["error"]
+        """The ``error`` object on stderr: the last line, for notes may come before it."""
+        return json.loads(self.stderr.splitlines()[-1])["error"]
 
 
 class Running:
