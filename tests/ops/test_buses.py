@@ -246,6 +246,16 @@ def test_auto_takes_the_most_specific_driver(kernel: FakeKernel) -> None:
     assert state(kernel) == before
 
 
+def test_auto_leaves_a_driver_that_offers_its_device_by_itself(kernel: FakeKernel) -> None:
+    kernel.install("acme", lambda: FakeDriver("acme", (PciId(0x1234, 0x11E8),), vfio=True))
+    kernel.load_module("acme")
+    assert kernel.devices[ROLES["edu"]].driver == "acme"
+    bound = run(kernel, "bind", ROLES["edu"], "--driver", "auto", "-J")
+    assert bound.status == 0 and bound.json["changed"] is False
+    assert "a driver of its own" in bound.stderr
+    assert kernel.writes == []
+
+
 def test_auto_without_a_variant(kernel: FakeKernel) -> None:
     install_variant(kernel)
     bound = run(kernel, "bind", ROLES["edu"], "--driver", "auto", "-J")

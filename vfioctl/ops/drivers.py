@@ -12,6 +12,7 @@ from vfioctl.ops.modules import load_modules
 from vfioctl.ops.steps import Tell
 from vfioctl.policy import variants
 from vfioctl.policy.buses import BUS_DRIVERS, driver_of_bus, refuse_foreign
+from vfioctl.policy.viability import is_vfio_bound
 
 #: As a driver's name: the most specific one.
 AUTO = "auto"
@@ -84,6 +85,11 @@ def prepare(machine: Machine, devices: Sequence[Device], *, dry_run: bool, tell:
 
 def _most_specific(machine: Machine, device: Device) -> Chosen:
     plain = BUS_DRIVERS["pci"]
+    if device.driver is not None and device.driver != plain and is_vfio_bound(device):
+        # A variant, or a vendor's host driver that offers virtual functions through VFIO by itself.
+        return Chosen(
+            device.driver, device.driver, "it is offered through VFIO by a driver of its own already"
+        )
     choice = variants.choose(device.modalias or "", machine.variant_aliases)
     if choice is None:
         return Chosen(
