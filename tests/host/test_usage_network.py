@@ -119,6 +119,13 @@ def test_the_route_through_another_card(eth0: Host) -> None:
     assert eth0.uses() == []
 
 
+@pytest.mark.parametrize("line", ["", "x", "eth0 " * 8, "eth0 " * 12, "zz " * 12, "f" * 99])
+def test_nonsense_in_procfs(eth0: Host, line: str) -> None:
+    for path in ("route", "ipv6_route", "if_inet6", "fib_trie"):
+        eth0.put(f"/proc/net/{path}", f"heading\n{line}\n/32 host LOCAL\n{line}")
+    assert eth0.uses() == []
+
+
 def test_an_interface_in_another_namespace(host: Host) -> None:
     """sysfs shows the directory of the interfaces to everybody and its entries to their namespace."""
     host.directory(f"{host.homes['pci', A]}/net")

@@ -10,19 +10,25 @@ from vfioctl.host.machine import Machine
 from vfioctl.model import BindingGoal, Device, Snapshot, shown
 from vfioctl.policy.buses import BUSES_OF_PARENTS, cannot_be_steered, cannot_return
 from vfioctl.policy.guards import refuse_in_use
-from vfioctl.policy.impact import impacts
+from vfioctl.policy.impact import Impact, impacts
 from vfioctl.policy.viability import is_being_unbound, is_vfio_bound
+
+
+def impact_of(machine: Machine, snapshot: Snapshot, goals: Mapping[str, BindingGoal]) -> tuple[Impact, ...]:
+    """What the goals take from the host, judged together, for each device that they move."""
+    drivers = {device.key: device.driver for device in snapshot.devices}
+    moving = {key: goal.driver for key, goal in goals.items() if goal.driver != drivers.get(key)}
+    if not moving:
+        return ()
+    return impacts(snapshot, moving, machine.uses(list(moving)), machine.is_vfio_driver)
 
 
 def refuse_used(
     machine: Machine, snapshot: Snapshot, goals: Mapping[str, BindingGoal], allow: Collection[str]
 ) -> None:
     """What the host uses, and what other tools claim, is not taken unless it is allowed. Raises GuardRefusal."""
-    drivers = {device.key: device.driver for device in snapshot.devices}
-    moving = {key: goal.driver for key, goal in goals.items() if goal.driver != drivers.get(key)}
-    if moving:
-        found = impacts(snapshot, moving, machine.uses(list(moving)), machine.is_vfio_driver)
-        refuse_in_use({shown(impact.device.key): impact.uses for impact in found}, allow)
+    found = impact_of(machine, snapshot, goals)
+    refuse_in_use({shown(impact.device.key): impact.uses for impact in found}, allow)
 
 
 def refuse_held(machine: Machine, snapshot: Snapshot, goals: Mapping[str, BindingGoal]) -> None:

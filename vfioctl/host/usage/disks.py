@@ -67,10 +67,10 @@ def _data_or_claim(root: str, stack: Stack, disk: str) -> Iterator[Use]:
         disk
     ):
         return
-    if root == "/" and os.geteuid() == 0 and is_claimed(disk):
-        yield Use(
-            "disk-in-use", f"something in the kernel has claimed {disk}: opening it exclusively is refused"
-        )
+    if root == "/" and os.geteuid() != 0:
+        yield Use("unseen", f"only root can see whether something else has claimed {disk}", refuses=False)
+    elif root == "/" and is_claimed(disk):
+        yield Use("disk-in-use", f"something has claimed {disk} for itself: it cannot be opened exclusively")
     known = udev_properties(root, disk)
     kind = known.get("ID_FS_TYPE") or known.get("ID_PART_TABLE_TYPE")
     if len(rest) > 1:
@@ -80,7 +80,7 @@ def _data_or_claim(root: str, stack: Stack, disk: str) -> Iterator[Use]:
 
 
 def is_claimed(disk: str) -> bool:
-    """Whether something in the kernel has the whole disk or a part of it for itself: a file system, md, a target.
+    """Whether something has the whole disk or a part of it for itself: a file system, md, a target, a program.
 
     Linux, block/bdev.c, bd_may_claim: an exclusive opener is refused with EBUSY then. A disk that does not answer in
     PATIENCE seconds, or cannot be opened, is not called claimed.

@@ -5,6 +5,7 @@ The routes are those of the main table (/proc/net/route and ipv6_route).
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import itertools
 import os
@@ -44,7 +45,12 @@ class Network:
     @cached_property
     def routes(self) -> list[Route]:
         """All routes of both versions that leave the host."""
-        return [*_routes4(self._root), *_routes6(self._root)]
+        found: list[Route] = []
+        for parse, path, heading in ((_route4, "proc/net/route", 1), (_route6, "proc/net/ipv6_route", 0)):
+            for line in (read(os.path.join(self._root, path)) or "").split("\n")[heading:]:
+                with contextlib.suppress(ValueError, IndexError):
+                    found += parse(line.split())
+        return found
 
     def uses(self, tops: Sequence[str], carried: Sequence[str]) -> Iterator[Use]:
         """The uses of the interfaces ``carried`` by the devices with the real sysfs paths ``tops``."""
@@ -102,22 +108,24 @@ class Network:
     def _local4(self) -> list[ipaddress.IPv4Address]:
         lines = (read(os.path.join(self._root, "proc/net/fib_trie")) or "").split("\n")
         pairs = itertools.pairwise(lines)
-        local = {line.split()[-1] for line, after in pairs if after.split() == ["/32", "host", "LOCAL"]}
-        return sorted(map(ipaddress.IPv4Address, local))
+        local = {
+            _address(line.split()[-1]) for line, after in pairs if after.split() == ["/32", "host", "LOCAL"]
+        }
+        return sorted(address for address in local if isinstance(address, ipaddress.IPv4Address))
 
     @cached_property
     def _addresses6(self) -> list[tuple[str, str]]:
         lines = (read(os.path.join(self._root, "proc/net/if_inet6")) or "").split("\n")
-        fields = [line.split() for line in lines]
-        return [
-            (f[5], str(ipaddress.IPv6Address(int(f[0], 16))))
-            for f in fields
-            if len(f) == 6 and f[3] != _SCOPE_LINK
-        ]
+        found = []
+        for fields in map(str.split, lines):
+            if len(fields) == 6 and fields[3] != _SCOPE_LINK:
+                with contextlib.suppress(ValueError):
+                    found.append((fields[5], str(ipaddress.IPv6Address(int(fields[0], 16)))))
+        return found
 
     def _is_up(self, interface: str) -> bool:
         flags = read(os.path.join(self._root, "sys/class/net", interface, "flags"))
-        return flags is None or int(flags, 16) & _IFF_UP != 0
+        return flags is None or int(flags or "0", 16) & _IFF_UP != 0
 
     def _uppers(self, interface: str) -> list[str]:
         entries = names(os.path.join(self._root, "sys/class/net", interface))
@@ -147,15 +155,13 @@ def _address(text: str) -> IpAddress | None:
     return mapped or address
 
 
-def _routes4(root: str) -> Iterator[Route]:
-    for line in (read(os.path.join(root, "proc/net/route")) or "").split("\n")[1:]:
-        fields = line.split()
-        if len(fields) > 7:
-            flags = int(fields[3], 16)
-            if flags & _RTF_UP and not flags & _RTF_REJECT:
-                to, mask = (_native4(fields[index]) for index in (1, 7))
-                network = ipaddress.IPv4Network((to, str(mask)), strict=False)
-                yield Route(fields[0], network, int(fields[6]), bool(flags & _RTF_GATEWAY))
+def _route4(fields: Sequence[str]) -> Iterator[Route]:
+    """One line of /proc/net/route: Iface Destination Gateway Flags RefCnt Use Metric Mask."""
+    flags = int(fields[3], 16)
+    if flags & _RTF_UP and not flags & _RTF_REJECT:
+        to, mask = (_native4(fields[index]) for index in (1, 7))
+        network = ipaddress.IPv4Network((to, str(mask)), strict=False)
+        yield Route(fields[0], network, int(fields[6]), bool(flags & _RTF_GATEWAY))
 
 
 def _native4(digits: str) -> ipaddress.IPv4Address:
@@ -163,11 +169,10 @@ def _native4(digits: str) -> ipaddress.IPv4Address:
     return ipaddress.IPv4Address(int(digits, 16).to_bytes(4, sys.byteorder))
 
 
-def _routes6(root: str) -> Iterator[Route]:
-    for line in (read(os.path.join(root, "proc/net/ipv6_route")) or "").split("\n"):
-        fields = line.split()
-        if len(fields) > 9 and fields[9] != "lo":
-            flags = int(fields[8], 16)
-            if flags & _RTF_UP and not flags & _RTF_REJECT:
-                network = ipaddress.IPv6Network((int(fields[0], 16), int(fields[1], 16)), strict=False)
-                yield Route(fields[9], network, int(fields[5], 16), bool(flags & _RTF_GATEWAY))
+def _route6(fields: Sequence[str]) -> Iterator[Route]:
+    """One line of /proc/net/ipv6_route: destination, its length, source, its length, next hop, metric, reference
+    count, use, flags, interface; the numbers are hexadecimal."""
+    flags = int(fields[8], 16)
+    if flags & _RTF_UP and not flags & _RTF_REJECT and fields[9] != "lo":
+        network = ipaddress.IPv6Network((int(fields[0], 16), int(fields[1], 16)), strict=False)
+        yield Route(fields[9], network, int(fields[5], 16), bool(flags & _RTF_GATEWAY))
