@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from tests.fakes.kernel import FakeKernel
 from vfioctl.errors import DeadlinePassed
+from vfioctl.host.child import Account, Command
 from vfioctl.host.files import read
 from vfioctl.host.holders import Found, Holder
+from vfioctl.host.leases import Leases, Owner
 from vfioctl.host.locked import Lock
 from vfioctl.host.machine import Machine
 from vfioctl.host.reader import read_snapshot
@@ -42,6 +45,9 @@ class FakeMachine(Machine):
         self.fail_all_from: tuple[int, int] | None = None
         self.dead = False
         self.state = _State(self.at("/run/vfioctl"), self.point)
+        self.leases: _Leases = _Leases(self.state)
+        #: Stands in for the command of a run; its status.
+        self.command: Callable[[Command], int] = lambda command: 0
         #: Node path to who has it open.
         self.held: dict[str, list[Holder]] = {}
 
@@ -188,6 +194,19 @@ class FakeMachine(Machine):
     def is_held(self, path: str) -> bool:
         return path in self.held
 
+    def find_command(self, word: str, search: str, account: Account, memlock: int | None) -> str:
+        return f"/usr/bin/{word}"
+
+    def execute(self, command: Command) -> int:
+        """While it runs, this machine's process is alive for others."""
+        self.leases.living.add(self.leases.pid)
+        statuses: list[int] = []
+        try:
+            self.point(f"run {command.path}", lambda: statuses.append(self.command(command)))
+        finally:
+            self.leases.living.discard(self.leases.pid)
+        return statuses[0]
+
 
 class _Watch:
     def __init__(self, kernel: FakeKernel) -> None:
@@ -208,6 +227,26 @@ class _State(StateDirectory):
     def _save(self, name: str, data: Mapping[str, Any]) -> None:
         self._point(f"state {name}", lambda: super(_State, self)._save(name, data))
 
-    def clear_journal(self) -> None:
-        if os.path.exists(os.path.join(self.path, "journal.json")):
-            self._point("state clear", super().clear_journal)
+    def clear_journal(self, name: str = "journal.json") -> None:
+        if os.path.exists(os.path.join(self.path, name)):
+            self._point("state clear", lambda: super(_State, self).clear_journal(name))
+
+    def move(self, name: str, to: str) -> None:
+        self._point(f"state move {name}", lambda: super(_State, self).move(name, to))
+
+
+class _Leases(Leases):
+    """Every machine is a process of its own, which lives until its command is over; or as long as ``living`` says."""
+
+    living: ClassVar[set[int]] = set()
+    _pids = itertools.count(1)
+
+    def __init__(self, state: StateDirectory) -> None:
+        super().__init__(state)
+        self.pid = next(self._pids)
+
+    def me(self) -> Owner:
+        return Owner(self.pid, 1)
+
+    def is_alive(self, owner: Owner) -> bool:
+        return owner.pid in (self.pid, *self.living)

@@ -49,6 +49,7 @@ class Scenario(NamedTuple):
     setup: tuple[tuple[str, ...], ...] = ()
     cdevs: bool = False
     numvfs: int = 0
+    returns: bool = False  # the state after is the one before
 
 
 class Host:
@@ -70,7 +71,7 @@ class Host:
         assert run_command(machine, *scenario.command).status == 0
         self.points = machine.points
         self.after = self.picture()
-        assert self.before != self.after
+        assert (self.before == self.after) == scenario.returns
         self.reset()
 
     def machine(self) -> FakeMachine:
@@ -107,7 +108,11 @@ class Host:
         return found
 
     def has_journal(self) -> bool:
-        return os.path.exists(os.path.join(self.state, "journal.json"))
+        """Or a lease."""
+        runs = os.path.join(self.state, "runs")
+        return os.path.exists(os.path.join(self.state, "journal.json")) or (
+            os.path.isdir(runs) and any(name.endswith(".json") for name in os.listdir(runs))
+        )
 
     def reset(self) -> None:
         """Back to the state before, past all rules."""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from vfioctl.cli import messages
+from vfioctl.cli.arguments import driver_name
 from vfioctl.model import Device, IommuGroup, Snapshot
-from vfioctl.policy.subjects import find_group
+from vfioctl.policy.buses import shares_of
+from vfioctl.policy.guards import ALLOWABLE_GUARDS
+from vfioctl.policy.subjects import find_group, named_on_bus
 
 if TYPE_CHECKING:
     from vfioctl.cli.session import Session
+    from vfioctl.ops.assign import Plan
+    from vfioctl.ops.bind import BindOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,6 +30,68 @@ def wait_option(function: F) -> F:
         metavar="SECONDS",
         help="How long to wait for another vfioctl that is changing devices.  [default: --timeout]",
     )(function)
+
+
+def binding_options(function: F) -> F:
+    """Adds --group, --driver and --allow: what is bound, and to what."""
+    function = click.option(
+        "--allow",
+        type=click.Choice(ALLOWABLE_GUARDS),
+        multiple=True,
+        help="Pass exactly this guard; repeatable.",
+    )(function)
+    function = click.option(
+        "--driver",
+        callback=driver_name,
+        metavar="NAME",
+        help="The VFIO driver; default: that of the device's bus (vfio-pci). auto: the most specific one that this "
+        "kernel has for the device (a variant driver, which can migrate it), or else the default.",
+    )(function)
+    return click.option(
+        "--group", "whole", is_flag=True, help="Take every member of the groups that needs it."
+    )(function)
+
+
+def bind_planner(
+    session: Session,
+    subjects: Sequence[str],
+    whole: bool,
+    options: BindOptions,
+    choices: list[str],
+    *,
+    dry_run: bool = False,
+) -> Callable[[], Plan]:
+    """What plans the bind of the arguments from what is there when it is called; why which driver was chosen goes into
+    ``choices``."""
+    from vfioctl.ops.bind import plan_bind, whole_group
+    from vfioctl.ops.drivers import AUTO, prepare
+
+    machine = session.machine
+    machine.named = named_on_bus(subjects)
+
+    def plan() -> Plan:
+        snapshot = machine.snapshot()
+        bridges: dict[str, Device] = {}
+
+        def members(group: IommuGroup) -> list[Device]:
+            endpoints, blocking = whole_group(snapshot, group)
+            bridges.update((bridge.key, bridge) for bridge in blocking)
+            return endpoints
+
+        endpoints = chosen(session, snapshot, subjects, whole, members)
+        planned = plan_bind(machine, snapshot, endpoints, list(bridges.values()), options)
+        for device in endpoints:
+            for warning in shares_of(device, machine.offers(device.key)):
+                messages.warn(warning)
+        if options.driver != AUTO:
+            return planned
+        choices[:] = prepare(machine, endpoints, dry_run=dry_run, tell=session.tell)
+        for choice in () if dry_run else choices:
+            messages.note(choice)
+        # Again, for now the drivers' names are known.
+        return plan_bind(machine, snapshot, endpoints, list(bridges.values()), options)
+
+    return plan
 
 
 def chosen(

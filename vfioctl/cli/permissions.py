@@ -12,6 +12,7 @@ from vfioctl.errors import ExitStatus
 from vfioctl.policy.subjects import find_group, named_on_bus
 
 if TYPE_CHECKING:
+    from vfioctl.host.machine import Machine
     from vfioctl.policy.access import AccessWish
 
 COLUMNS: Columns = {
@@ -60,10 +61,16 @@ def change_access(
         )
     document = {"schema_version": records.SCHEMA_VERSION, "changed": outcome.changed, "nodes": found}
     emit(session, output, document, found, COLUMNS)
+    if name == "permit":
+        warn_container(machine)
+    return int(ExitStatus.OK if settled else ExitStatus.TIMEOUT)
+
+
+def warn_container(machine: Machine) -> None:
+    """Says when a user could open a group's node and yet no container."""
     container = machine.access("/dev/vfio/vfio")
-    if name == "permit" and container is not None and container.mode & 0o006 != 0o006:
+    if container is not None and container.mode & 0o006 != 0o006:
         messages.warn(
             f"/dev/vfio/vfio has mode {container.mode:04o}, so a user may not open a container; the kernel makes it "
             "0666 and that is safe (it gives access to no device); cure: chmod 0666 /dev/vfio/vfio"
         )
-    return int(ExitStatus.OK if settled else ExitStatus.TIMEOUT)

@@ -23,6 +23,7 @@ COMMANDS: dict[str, Entry] = {
     "holders": Entry("holders", "Show which processes hold devices.", LOOK),
     "bind": Entry("bind", "Bind devices or whole groups to a VFIO driver.", ASSIGN),
     "unbind": Entry("unbind", "Give devices back to their host driver.", ASSIGN),
+    "run": Entry("run", "Lend devices to a command, run as an unprivileged user.", ASSIGN),
     "recover": Entry("recover", "Put back what an interrupted change left behind.", ASSIGN),
     "permit": Entry("permit", "Let a user or group open the device nodes.", ASSIGN),
     "revoke": Entry("revoke", "Make the device nodes root's alone again.", ASSIGN),

@@ -9,7 +9,9 @@ from typing import Any
 
 POINTER = ctypes.c_void_p
 STRING = ctypes.c_char_p
+INT = ctypes.c_int
 UINT = ctypes.c_uint
+ULONG = ctypes.c_ulong
 
 
 def address_of(memory: mmap.mmap) -> int:
@@ -17,8 +19,9 @@ def address_of(memory: mmap.mmap) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 
-def library(name: str, functions: Mapping[str, tuple[Any, list[Any]]]) -> Any:
-    """A shared library with its functions declared as name -> (result, arguments), or None when it is not there."""
+def library(name: str | None, functions: Mapping[str, tuple[Any, list[Any]]]) -> Any:
+    """A shared library (None: the C library) with its functions declared as name -> (result, arguments), or None when
+    it is not there."""
     try:
         loaded = ctypes.CDLL(name)
     except OSError:

@@ -12,12 +12,14 @@ from vfioctl.host import kernel_write, modules
 from vfioctl.host.acl import read_acl, remove_acl, write_acl
 from vfioctl.host.files import link_name, names, read
 from vfioctl.host.holders import VFIO_KINDS, Found, Holder, being_changed, being_unbound, find_holders
+from vfioctl.host.leases import Leases
 from vfioctl.host.locked import PATIENCE, Lock, read_all
 from vfioctl.host.reader import read_snapshot, stat_node
 from vfioctl.host.state import StateDirectory
 from vfioctl.model import VFIO_DRIVERS, Access, Binding, ModuleAlias, SetAccess, Snapshot, Step, Use
 
 if TYPE_CHECKING:
+    from vfioctl.host.child import Account, Command
     from vfioctl.host.udev import NodeWatch
 
 
@@ -29,6 +31,7 @@ class Machine:
     def __init__(self, *, timeout: float = 30.0) -> None:
         self.timeout = timeout
         self.state = StateDirectory(self.at("/run/vfioctl"))
+        self.leases = Leases(self.state)
         self.steps = 0
         #: Devices (bus/address) that are looked for although they may be in no group and off PCI.
         self.named: Collection[str] = ()
@@ -235,3 +238,15 @@ class Machine:
             return error.errno == errno.EBUSY
         os.close(fd)
         return False
+
+    def find_command(self, word: str, search: str, account: Account, memlock: int | None) -> str:
+        """The path of a command as the user sees it. Raises OSError or bounded.Expired."""
+        from vfioctl.host import child
+
+        return child.find(word, search, account, memlock, self.timeout)
+
+    def execute(self, command: Command) -> int:
+        """Runs a command to its end: its status as shells count. Raises OSError when it cannot be executed."""
+        from vfioctl.host import child
+
+        return child.execute(command)

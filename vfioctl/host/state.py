@@ -93,29 +93,31 @@ class StateDirectory:
         """Records the state before a change. It is on the disk when this returns."""
         self._save("journal.json", journal_to_json(journal))
 
-    def load_journal(self) -> Journal | None:
+    def load_journal(self, name: str = "journal.json") -> Journal | None:
         """The journal of an unfinished change, or None. Raises VfioctlError when it cannot be understood."""
-        data = self._load("journal.json")
+        data = self._load(name)
         return None if data is None else journal_from_json(data)
 
-    def clear_journal(self) -> None:
+    def clear_journal(self, name: str = "journal.json") -> None:
         """The change is over: what is there now is what was wanted, or what was there before."""
+        path = os.path.join(self.path, name)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(self.path, "journal.json"))
-        with contextlib.suppress(
-            OSError
-        ):  # /run does not outlive the power: what the kernel shows is what counts
-            self._sync()
+            os.unlink(path)
+        # /run does not outlive the power: what the kernel shows is what counts
+        with contextlib.suppress(OSError):
+            _sync(os.path.dirname(path))
+
+    def move(self, name: str, to: str) -> None:
+        """Renames a file. Raises OSError when it has not been."""
+        path = os.path.join(self.path, to)
+        os.rename(os.path.join(self.path, name), path)
+        with contextlib.suppress(OSError):
+            _sync(os.path.dirname(path))
 
     def refuse_unfinished(self) -> None:
         """Raises GuardRefusal when an earlier change was interrupted."""
         if os.path.exists(os.path.join(self.path, "journal.json")):
-            raise GuardRefusal(
-                "an earlier change was interrupted and has not been put right",
-                hint="vfioctl recover",
-                subject=self.path,
-                code="unfinished-change",
-            )
+            raise unfinished(self.path)
 
     def homes(self) -> dict[str, Home]:
         """Where each device that vfioctl took was before, by key; empty for who may not read it."""
@@ -153,7 +155,7 @@ class StateDirectory:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise OSError(error.errno, error.strerror, temporary) from error
-        self._sync()
+        _sync(self.path)
 
     def _load(self, name: str) -> dict[str, Any] | None:
         path = os.path.join(self.path, name)
@@ -170,12 +172,13 @@ class StateDirectory:
             raise _unreadable(path, "it is of another version of vfioctl")
         return cast(dict[str, Any], data)
 
-    def _sync(self) -> None:
-        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+
+def _sync(directory: str) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def journal_to_json(journal: Journal) -> dict[str, Any]:
@@ -208,6 +211,16 @@ def journal_from_json(data: Mapping[str, Any]) -> Journal:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unreadable("the journal", _why(error)) from error
+
+
+def unfinished(path: str) -> GuardRefusal:
+    """The error for a record in the directory ``path`` that an earlier change has left."""
+    return GuardRefusal(
+        "an earlier change was interrupted and has not been put right",
+        hint="vfioctl recover",
+        subject=path,
+        code="unfinished-change",
+    )
 
 
 def _why(error: Exception) -> str:

@@ -16,6 +16,7 @@ from vfioctl.errors import DeadlinePassed, KernelRefusal, NotFound, NotRestored,
 from vfioctl.host.machine import Machine
 from vfioctl.host.state import Home, Journal
 from vfioctl.model import KERNELS_CHOICE, Access, Binding, BindingGoal, DynamicId, SetAccess, State, shown
+from vfioctl.ops.lease import refuse_left_over, refuse_lent
 from vfioctl.ops.modules import load_modules
 from vfioctl.ops.restore import close, restore, without_ids
 from vfioctl.ops.signals import Signals
@@ -32,7 +33,7 @@ class Request(NamedTuple):
     for a driver that arrives may take devices at once. ``nodes``: node paths whose
     owner and mode belong to the state before. ``access``: asked after the devices have moved, for their nodes may
     only exist then; it settles udev and says what each node is to be. ``homes``: the record of home drivers as it
-    is to be when the change is done (None: as it is).
+    is to be when the change is done (None: as it is). ``lend``: called last, makes the journal a lease.
     """
 
     command: str
@@ -43,6 +44,7 @@ class Request(NamedTuple):
     homes: Callable[[Mapping[str, Binding]], Mapping[str, Home]] | None = None
     witnesses: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
+    lend: Callable[[], None] | None = None
 
 
 class Outcome(NamedTuple):
@@ -73,7 +75,9 @@ def change(
         raise
     with machine.state.lock(machine.timeout if wait is None else wait, tell), Signals() as signals:
         machine.state.refuse_unfinished()
+        refuse_left_over(machine)
         request = make()
+        refuse_lent(machine, (*request.bindings, *request.witnesses), request.nodes)
         before = _read(machine, request)
         identities = {key: machine.identity(key) for key in before.bindings}
         members = {path: keys for path, keys in machine.node_members().items() if path in before.access}
@@ -90,6 +94,8 @@ def change(
                 _verify(machine, request.bindings, after.bindings)
                 if request.homes is not None:
                     machine.state.save_homes(request.homes(before.bindings))
+                if request.lend is not None:
+                    request.lend()
             finally:
                 # From here on it ends in one way or the other: no signal stops us half-way.
                 signals.armed = False

@@ -3,34 +3,75 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 from vfioctl.errors import Busy, DeadlinePassed, KernelRefusal, NotRestored, VfioctlError
+from vfioctl.host.leases import Lease
 from vfioctl.host.machine import Machine
 from vfioctl.host.state import Home, Journal
 from vfioctl.model import VFIO_DRIVERS, Binding, BindingGoal, DynamicId, SetAccess, shown
+from vfioctl.ops.lease import wait_for_users
 from vfioctl.ops.signals import Signals
 from vfioctl.ops.steps import Tell, apply
 from vfioctl.policy.planning import plan, remove_id
 
 
-def recover(machine: Machine, tell: Tell = lambda text: None, wait: float | None = None) -> Journal | None:
-    """Puts back the state before an interrupted change; the journal that said it, or None when there was none.
-    Raises NotRestored, and keeps the journal, when something could not be put back."""
+def recover(machine: Machine, tell: Tell = lambda text: None, wait: float | None = None) -> list[Journal]:
+    """Puts back the states before an interrupted change, and before each ``run`` whose process is gone; the journals
+    that said them. Raises NotRestored, and keeps those journals, when something could not be put back."""
     with machine.state.lock(machine.timeout if wait is None else wait, tell), Signals() as signals:
         journal = machine.state.load_journal()
-        if journal is None:
-            return None
+        dead = []
+        for lease in machine.leases.all():
+            if machine.leases.is_alive(lease.owner):
+                lent = ", ".join(map(shown, lease.journal.before.bindings))
+                tell(
+                    f"{lent}: lent to the command of process {lease.owner.pid}, which still runs; left alone"
+                )
+            else:
+                dead.append(lease)
+        held = {lease.name: wait_for_users(machine, lease.journal.before.bindings, tell) for lease in dead}
         signals.armed = False
-        left = restore(machine, journal, tell)
+        left = []
+        if journal is not None:
+            left += restore(machine, journal, tell)
+            if not left:
+                close(machine, "everything is put back")
+        for lease in dead:
+            missing = held[lease.name] or restore(machine, lease.journal, tell)
+            if not missing:
+                close(machine, "everything is put back", lease)
+            left += missing
         if left:
             raise NotRestored(
                 "not everything could be put back:\n" + "\n".join(left),
                 hint="clear what stands in the way, then: vfioctl recover",
                 details={"left": left},
             )
-        close(machine, "everything is put back")
-        return journal
+        return [*([journal] if journal is not None else []), *(lease.journal for lease in dead)]
+
+
+def give_back(
+    machine: Machine, lease: Lease, tell: Tell, pause: Callable[[float], object] = time.sleep
+) -> None:
+    """Puts back the state before a ``run``, as soon as nobody holds its devices. Raises NotRestored, and keeps the
+    lease, when that cannot be."""
+    left = wait_for_users(machine, lease.journal.before.bindings, tell, pause)
+    if not left:
+        try:
+            with machine.state.lock(machine.timeout, tell):
+                left = restore(machine, lease.journal, tell)
+                if not left:
+                    close(machine, "everything is given back", lease)
+                    return
+        except Busy as busy:
+            left = [busy.message]
+    raise NotRestored(
+        "the devices could not be given back:\n" + "\n".join(left),
+        hint="clear what stands in the way, then: vfioctl recover",
+        details={"left": left},
+    )
 
 
 def restore(machine: Machine, journal: Journal, tell: Tell) -> list[str]:
@@ -45,8 +86,10 @@ def restore(machine: Machine, journal: Journal, tell: Tell) -> list[str]:
         left += _bring_back(machine, key, then, tell)
     left += _nodes_back(machine, journal, tell)
     try:
-        if _homes_or_none(machine) != journal.homes:
-            machine.state.save_homes(journal.homes)
+        found = _homes_or_none(machine)
+        wanted = journal.homes if found is None else _homes_back(journal, found)
+        if found != wanted:
+            machine.state.save_homes(wanted)
     except OSError as error:
         left.append(f"the record of home drivers: {error.strerror} ({error.filename})")
     return left
@@ -71,6 +114,13 @@ def _nodes_back(machine: Machine, journal: Journal, tell: Tell) -> list[str]:
         if current is not None and current != access:
             left.append(f"{path} could not be given back its owner and mode{why}")
     return left
+
+
+def _homes_back(journal: Journal, found: Mapping[str, Home]) -> Mapping[str, Home]:
+    """The record as it is now, but for the devices of the journal: others may have been bound since a lease began."""
+    ours = journal.before.bindings
+    others = {key: home for key, home in found.items() if key not in ours}
+    return others | {key: home for key, home in journal.homes.items() if key in ours}
 
 
 def _homes_or_none(machine: Machine) -> Mapping[str, Home] | None:
@@ -131,10 +181,13 @@ def without_ids(machine: Machine, dynamic_ids: tuple[DynamicId, ...], tell: Tell
     return left
 
 
-def close(machine: Machine, what: str) -> None:
-    """Removes the journal. Raises NotRestored when it cannot be: it would stop the next change."""
+def close(machine: Machine, what: str, lease: Lease | None = None) -> None:
+    """Removes the journal, or a lease. Raises NotRestored when it cannot be: it would stop the next change."""
     try:
-        machine.state.clear_journal()
+        if lease is None:
+            machine.state.clear_journal()
+        else:
+            machine.leases.end(lease)
     except OSError as error:
         raise NotRestored(
             f"{what}, but the record of the state before could not be removed: {error.strerror}",

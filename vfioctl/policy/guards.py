@@ -122,6 +122,11 @@ GUARDS: Mapping[str, Guard] = {
     "unfinished-change": Guard(
         Kind.NEVER, "An earlier change was interrupted. Run vfioctl recover first.", "vfioctl recover"
     ),
+    "lent": Guard(
+        Kind.NEVER,
+        "A vfioctl run has lent the device, or its group, to its command, which still runs. It is given back when that "
+        "command ends.",
+    ),
     "journal-unreadable": Guard(
         Kind.NEVER,
         "The record of an earlier change cannot be understood, so nothing can be put back from it. Look at it, put its "

@@ -6,15 +6,12 @@ import click
 
 from vfioctl.cli import assigned, messages
 from vfioctl.cli.access_options import access_options, wish
-from vfioctl.cli.arguments import SUBJECT, driver_name
-from vfioctl.cli.changing import chosen, wait_option
+from vfioctl.cli.arguments import SUBJECT
+from vfioctl.cli.changing import bind_planner, binding_options, wait_option
 from vfioctl.cli.output import Output, output_options
 from vfioctl.cli.session import Session
 from vfioctl.errors import ExitStatus
-from vfioctl.model import Device, IommuGroup
-from vfioctl.policy.buses import next_step, shares_of
-from vfioctl.policy.guards import ALLOWABLE_GUARDS
-from vfioctl.policy.subjects import named_on_bus
+from vfioctl.policy.buses import next_step
 
 
 @click.command(
@@ -34,26 +31,13 @@ Exit status:
   put back, 124 the kernel or udev did not answer in time.""",
 )
 @click.argument("subjects", metavar="GROUP|DEVICE...", nargs=-1, required=True, type=SUBJECT)
-@click.option("--group", "whole", is_flag=True, help="Take every member of the groups that needs it.")
-@click.option(
-    "--driver",
-    callback=driver_name,
-    metavar="NAME",
-    help="The VFIO driver; default: that of the device's bus (vfio-pci). auto: the most specific one that this kernel "
-    "has for the device (a variant driver, which can migrate it), or else the default.",
-)
+@binding_options
 @click.option(
     "--method",
     type=click.Choice(["override", "new-id"]),
     default="override",
     show_default=True,
     help="new-id gives the driver the device's ids for a moment: every device with the same ids matches then.",
-)
-@click.option(
-    "--allow",
-    type=click.Choice(ALLOWABLE_GUARDS),
-    multiple=True,
-    help="Pass exactly this guard; repeatable.",
 )
 @access_options
 @click.option("--dry-run", is_flag=True, help="Print the writes as shell lines, and make none.")
@@ -83,38 +67,14 @@ def command(
     when they are missing. The driver links, nodes, owners and modes are read back before anything is reported, and
     when a step fails everything is put back.
     """
-    from vfioctl.ops.assign import Plan, carry_out
-    from vfioctl.ops.bind import BindOptions, plan_bind, whole_group
-    from vfioctl.ops.drivers import AUTO, prepare
+    from vfioctl.ops.assign import carry_out
+    from vfioctl.ops.bind import BindOptions
 
     machine = session.machine
-    machine.named = named_on_bus(subjects)
     access = wish(user, group_owner, mode, acl)
     choices: list[str] = []
     options = BindOptions(driver, method == "new-id", frozenset(allow))
-
-    def plan() -> Plan:
-        snapshot = machine.snapshot()
-        bridges: dict[str, Device] = {}
-
-        def members(group: IommuGroup) -> list[Device]:
-            endpoints, blocking = whole_group(snapshot, group)
-            bridges.update((bridge.key, bridge) for bridge in blocking)
-            return endpoints
-
-        endpoints = chosen(session, snapshot, subjects, whole, members)
-        planned = plan_bind(machine, snapshot, endpoints, list(bridges.values()), options)
-        for device in endpoints:
-            for warning in shares_of(device, machine.offers(device.key)):
-                messages.warn(warning)
-        if driver != AUTO:
-            return planned
-        choices[:] = prepare(machine, endpoints, dry_run=dry_run, tell=session.tell)
-        for choice in () if dry_run else choices:
-            messages.note(choice)
-        # Again, for now the drivers' names are known.
-        return plan_bind(machine, snapshot, endpoints, list(bridges.values()), options)
-
+    plan = bind_planner(session, subjects, whole, options, choices, dry_run=dry_run)
     if dry_run:
         assigned.print_dry_run(session, output, plan(), access, choices)
         return int(ExitStatus.OK)

@@ -26,23 +26,24 @@ Exit status:
 @output_options()
 @click.pass_obj
 def command(session: Session, wait: float | None, output: Output) -> None:
-    """Put back the drivers, overrides, owners and modes from before a change that was interrupted.
+    """Put back the drivers, overrides, owners and modes from before an interrupted change, or a run that was killed.
 
     vfioctl records them in /run/vfioctl before its first write. While such a record is left over, changing commands
-    refuse to run.
+    refuse to run. Devices that a living run has lent to its command are left alone.
     """
     from vfioctl.ops.restore import recover
 
-    journal = recover(session.machine, session.tell, wait)
+    journals = recover(session.machine, session.tell, wait)
     if output.format in ("json", "yaml"):
         document = {
-            **records.document("changed", journal is not None),
-            "command": journal and journal.command,
-            "devices": sorted(journal.before.bindings) if journal else [],
+            **records.document("changed", bool(journals)),
+            "command": journals[0].command if journals else None,
+            "devices": sorted({key for journal in journals for key in journal.before.bindings}),
         }
         emit(session, output, document)
-    elif journal is None:
+    elif not journals:
         messages.note("nothing to recover: no change was interrupted")
     else:
-        what = ", ".join(shown(key) for key in journal.before.bindings) or "the nodes"
-        messages.note(f"the state before the interrupted {journal.command} is back: {what}")
+        for journal in journals:
+            what = ", ".join(shown(key) for key in journal.before.bindings) or "the nodes"
+            messages.note(f"the state before the interrupted {journal.command} is back: {what}")
