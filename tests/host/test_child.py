@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import pwd
+import resource
 from pathlib import Path
 
 import pytest
 
-from vfioctl.host.child import _search, account_of
+from vfioctl.host import bounded
+from vfioctl.host.child import LIMIT, _become, _libc, _search, account_of
 from vfioctl.host.leases import _started
 
 
@@ -58,3 +60,19 @@ def test_a_process_that_has_ended_is_gone_before_its_parent_asks() -> None:
     finally:
         os.waitpid(child, 0)
     assert _started(child) is None
+
+
+def test_the_limit_that_cannot_be_raised() -> None:
+    """As in a container without CAP_SYS_RESOURCE: the error tells what it was."""
+    user = account_of("nobody")
+    assert user is not None
+
+    def attempt() -> None:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (4096, 4096))
+        if os.geteuid() == 0:
+            os.setresuid(user.uid, user.uid, user.uid)
+        _become(_libc(), user, None)
+
+    with pytest.raises(PermissionError) as caught:
+        bounded.call(attempt, 10)
+    assert caught.value.filename == LIMIT

@@ -23,6 +23,9 @@ _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_
 _CAPABILITY_HEADER = struct.pack("=Ii", 0x20080522, 0)
 _NO_CAPABILITIES = struct.pack("=6I", *[0] * 6)
 
+#: The file name in the error for a limit that may not be raised.
+LIMIT = "RLIMIT_MEMLOCK"
+
 _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "prctl": (INT, [INT, ULONG, ULONG, ULONG, ULONG]),
     "capset": (INT, [STRING, STRING]),
@@ -147,8 +150,11 @@ def _execute(libc: Any, command: Command, parent: int, sender: int) -> NoReturn:
 
 def _become(libc: Any, account: Account, memlock: int | None) -> None:
     """This process is the user's from here on, for good, and can get no privileges again by executing anything."""
-    limit = resource.RLIM_INFINITY if memlock is None else memlock
-    resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
+    limit = resource.RLIM_INFINITY if memlock is None else min(memlock, (1 << 63) - 1)  # as Python takes it
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
+    except ValueError as error:  # Python's word for EPERM
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), LIMIT) from error
     os.setgroups(account.groups)
     os.setresgid(account.gid, account.gid, account.gid)
     os.setresuid(account.uid, account.uid, account.uid)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from vfioctl.errors import Busy, DeadlinePassed, NotFound, NotRestored, UsageError, VfioctlError, visible
 from vfioctl.host.bounded import Expired
-from vfioctl.host.child import Account, Command, Postponed, account_of
+from vfioctl.host.child import LIMIT, Account, Command, Postponed, account_of
 from vfioctl.host.machine import Machine
 from vfioctl.model import Snapshot, shown
 from vfioctl.ops.access import node_paths
@@ -37,7 +37,15 @@ class NotExecuted(VfioctlError):
     code = "not-executed"
 
     def __init__(self, word: str, error: OSError) -> None:
-        super().__init__(f"{visible(word)}: {error.strerror}", subject=word, errno=error.errno)
+        limit = error.filename == LIMIT
+        super().__init__(
+            f"{LIMIT if limit else visible(word)}: {error.strerror}",
+            hint="it may not be raised here (a container without CAP_SYS_RESOURCE): --memlock SIZE"
+            if limit
+            else None,
+            subject=word,
+            errno=error.errno,
+        )
         self.number = 127 if error.errno == errno.ENOENT else 126
 
 
