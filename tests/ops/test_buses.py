@@ -193,6 +193,15 @@ def test_what_cannot_be_reset_is_not_for_vfio_platform(kernel: FakeKernel) -> No
     assert run(kernel, "bind", "platform/fe000000.dma").status == 0
 
 
+def test_a_kernel_without_the_driver_of_the_bus(kernel: FakeKernel) -> None:
+    del kernel.modules["vfio_platform"]
+    before = state(kernel)
+    refused = run(kernel, "bind", "platform/fe000000.dma", "-J")
+    assert (refused.status, refused.json_error["code"]) == (7, "no-module")
+    assert "vfio-platform" in refused.json_error["message"]
+    assert kernel.writes == [] and state(kernel) == before
+
+
 def test_the_driver_of_another_bus(kernel: FakeKernel) -> None:
     refused = run(kernel, "bind", "platform/fe000000.dma", "--driver", "vfio-pci", "-J")
     assert refused.status == 2
