@@ -9,7 +9,9 @@ import pytest
 from tests.fakes.command import run_command
 from tests.fakes.machine import FakeMachine
 from tests.fakes.topology import ROLES, boot
+from tests.fakes.uses import A, B, Host
 from vfioctl.host.holders import Found, Holder
+from vfioctl.host.machine import Machine
 
 EDU = ROLES["edu"]
 HOLDER = Holder(
@@ -43,6 +45,7 @@ def test_json(machine: FakeMachine) -> None:
                 "unit": "a.scope",
                 "container": "vm:win",
                 "certain": True,
+                "what": None,
             },
             {
                 "address": EDU,
@@ -57,6 +60,7 @@ def test_json(machine: FakeMachine) -> None:
                 "unit": None,
                 "container": None,
                 "certain": False,
+                "what": None,
             },
         ],
         "unseen": 0,
@@ -67,9 +71,24 @@ def test_plain(machine: FakeMachine) -> None:
     machine.held["/dev/vfio/1"] = [HOLDER, UNSURE]
     result = run_command(machine, "holders", "--format", "plain", "-n")
     assert result.stdout.splitlines() == [
-        f"{EDU} 4711 qemu libvirt-qemu a.scope vm:win /dev/vfio/1 yes",
-        f"{EDU} 12 a\\x20b 1000 - - - no",
+        f"{EDU} 4711 qemu libvirt-qemu a.scope vm:win /dev/vfio/1 yes -",
+        f"{EDU} 12 a\\x20b 1000 - - - no -",
     ]
+
+
+def test_an_interface_that_is_up(tmp_path: Path) -> None:
+    host = Host(str(tmp_path))
+    host.interface("eth0")
+    host.address6("eth0", "20010db8000000000000000000000001")
+    machine = Machine()
+    machine.root = host.root
+    result = run_command(machine, "holders", "-J")
+    (holder,) = result.json["holders"]
+    assert holder["what"] == "eth0 is up with the address 2001:db8::1"
+    assert (holder["address"], holder["kind"], holder["pid"], holder["uid"]) == (A, "net", None, None)
+    assert run_command(machine, "holders", B, "-q").status == 1
+    plain = run_command(machine, "holders", "--format", "plain", "-n", "-o", "device,pid,user,what").stdout
+    assert plain == f"{A} - - eth0\\x20is\\x20up\\x20with\\x20the\\x20address\\x202001:db8::1\n"
 
 
 @pytest.mark.parametrize(("subject", "status"), [((), 0), ((EDU,), 0), ((ROLES["nic_a"],), 1)])

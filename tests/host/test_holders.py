@@ -39,7 +39,7 @@ def process(program: str) -> Iterator[int]:
 def holding(*nodes: DeviceNode) -> list[tuple[int, str | None, bool]]:
     """Process, node and certainty of the holders that are children of this process."""
     found = scan({KEY: nodes}, 30).holders
-    return [(h.pid, h.node, h.certain) for h in found if _parent(h.pid) == os.getpid()]
+    return [(h.pid, h.node, h.certain) for h in found if h.pid and _parent(h.pid) == os.getpid()]
 
 
 def _parent(pid: int) -> int:
@@ -116,6 +116,11 @@ def test_words() -> None:
         unsure.sentence
         == "perhaps a (process 1, uid 0, container lxc:web) has the VFIO device 0000:01:00.0 open"
     )
+
+
+def test_words_without_a_process() -> None:
+    up = Holder(None, None, None, what="eth0 is up with the address 192.0.2.1", kind="net")
+    assert str(up) == up.sentence == "eth0 is up with the address 192.0.2.1"
 
 
 def test_the_error_has_the_holders_in_its_details() -> None:

@@ -91,6 +91,7 @@ def holder(value: Holder, group: int | None) -> dict[str, Any]:
         "unit": value.unit,
         "container": value.container,
         "certain": value.certain,
+        "what": value.what,
     }
 
 

@@ -168,7 +168,7 @@ class Machine:
         """What the host uses the devices for, judged together; see vfioctl.host.usage."""
         from vfioctl.host.usage import uses_of
 
-        return uses_of(self.root, keys)
+        return uses_of(self.root, keys, self.timeout)
 
     def apply(self, step: Step) -> None:
         """Does one step. Raises OSError with the kernel's errno, or DeadlinePassed."""
@@ -221,6 +221,12 @@ class Machine:
     def find_holders(self, keys: Iterable[str]) -> Found:
         """The processes that hold nodes of the devices, in one look at all processes."""
         return find_holders(keys, self.timeout)
+
+    def interfaces_up(self, keys: Sequence[str]) -> list[Holder]:
+        """The network interfaces of the devices that are up and have an address, as holders without a process."""
+        from vfioctl.host.holders.interfaces import interfaces_up
+
+        return interfaces_up(self.root, keys)
 
     def holders(self, path: str, key: str) -> list[Holder]:
         """The processes that have the group node ``path`` open, or the device itself."""

@@ -58,6 +58,12 @@ GUARDS: Mapping[str, Guard] = {
         "whatever the kernel has claimed the disk for.",
         "deactivate what is built on the disk",
     ),
+    "held": Guard(
+        Kind.USE,
+        "A process has a node of the device open or mapped (graphics, a disk opened raw, input, sound, USB, ...): the "
+        "host driver waits for it, or it loses its work. For systemd-logind and udev this is a warning only.",
+        "end the processes, or stop their services",
+    ),
     "ssh-session": Guard(
         Kind.USE,
         "The SSH connection that vfioctl was called through comes through the device.",

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.kernel.guest.conftest import Vfioctl
-from tests.kernel.guest.sysfs import driver_of, group_of, modprobe, probe, unbind
-from tests.kernel.guest.test_host_driver import wait_for
+from tests.kernel.guest.sysfs import driver_of, group_of, modprobe, override_of, probe, unbind
+from tests.kernel.guest.test_host_driver import interface_of, wait_for
 from vfioctl.host import vfio
 from vfioctl.uapi import vfio as uapi
 
@@ -177,7 +177,62 @@ def test_a_disk_opened_raw(vfioctl: Vfioctl, disk: str) -> None:
         expected = sorted([(first, "/dev/nvme0n1", "block", True), (second, "/dev/nvme0", "nvme", True)])
         assert rows(vfioctl("holders", "nvme0n1", "-J")) == expected
         assert rows(vfioctl("holders", disk, "-J")) == expected
-        assert vfioctl("unbind", disk, "--dry-run").status in (0, 5)
+
+
+def test_a_disk_that_is_held_is_not_taken(vfioctl: Vfioctl, disk: str) -> None:
+    assert vfioctl("impact", "-q", disk).status == 0
+    with process(lambda: os.open("/dev/nvme0n1", os.O_RDONLY)) as pid:
+        for arguments in (
+            ("bind", disk),
+            ("bind", "nvme0n1", "--dry-run"),
+            ("unbind", disk, "--leave-unbound"),
+        ):
+            refused = vfioctl(*arguments, "-J")
+            assert refused.status == 5, refused.stderr
+            assert refused.json_error["code"] == "held"
+            assert f"process {pid}, user root) has /dev/nvme0n1 open" in refused.json_error["message"]
+            assert "--allow held" in refused.json_error["hint"]
+            assert (driver_of(disk), override_of(disk)) == ("nvme", None)
+        assert Path("/dev/nvme0n1").exists()
+        impact = vfioctl("impact", disk, "-J")
+        assert impact.status == 1
+        assert [use["guard"] for use in impact.json["results"][0]["impacts"]] == ["held"]
+        allowed = vfioctl("bind", disk, "--allow", "held")
+        assert allowed.status == 0, allowed.stderr
+        assert driver_of(disk) == "vfio-pci"
+    assert vfioctl("unbind", disk).status == 0
+
+
+def test_one_who_only_looks_on_is_no_reason(vfioctl: Vfioctl, disk: str) -> None:
+    def look() -> object:
+        Path("/proc/self/comm").write_text("systemd-logind")
+        return os.open("/dev/nvme0n1", os.O_RDONLY)
+
+    with process(look) as pid:
+        assert rows(vfioctl("holders", disk, "-J")) == [(pid, "/dev/nvme0n1", "block", True)]
+        impact = vfioctl("impact", disk, "-J")
+        assert impact.status == 0
+        assert [use["level"] for use in impact.json["results"][0]["impacts"]] == ["warn"]
+        assert vfioctl("bind", disk, "--dry-run").status == 0
+
+
+def test_an_interface_that_is_up(vfioctl: Vfioctl, roles: Mapping[str, str]) -> None:
+    address = roles["nic_a"]
+    modprobe("e1000e")
+    unbind(address)
+    probe(address)
+    name = interface_of(address)
+    subprocess.run(["ip", "address", "add", "192.0.2.1/24", "dev", name], check=True)
+    subprocess.run(["ip", "link", "set", name, "up"], check=True)
+    try:
+        (holder,) = vfioctl("holders", address, "-J").json["holders"]
+        assert (holder["kind"], holder["pid"]) == ("net", None)
+        assert holder["what"] == f"{name} is up with the address 192.0.2.1"
+        assert vfioctl("holders", "-q", name).status == 0
+    finally:
+        subprocess.run(["ip", "link", "set", name, "down"], check=True)
+    assert vfioctl("holders", "-q", name).status == 1
+    unbind(address)
 
 
 def test_a_graphics_card(vfioctl: Vfioctl, roles: Mapping[str, str]) -> None:

@@ -23,8 +23,9 @@ COLUMNS: Columns = {
     "node": lambda r: r["node"],
     "kind": lambda r: r["kind"],
     "certain": lambda r: r["certain"],
+    "what": lambda r: r["what"],
 }
-DEFAULT = ("device", "pid", "command", "user", "unit", "container", "node", "certain")
+DEFAULT = ("device", "pid", "command", "user", "unit", "container", "node", "certain", "what")
 
 
 @click.command(
@@ -50,7 +51,8 @@ def command(session: Session, subjects: tuple[str, ...], quiet: bool, output: Ou
 
     Without arguments all devices that are in an IOMMU group; a GROUP stands for its members. Looked for are open files
     and mappings of the group's node, of the device's own nodes (VFIO, graphics, disks, input, sound, USB, ...), and of
-    what is built on its disks. A bridge that is named holds all that is behind it.
+    what is built on its disks. A network interface that is up and has an address holds its device without a process.
+    A bridge that is named is held by all that holds what is behind it.
 
     A holder that is not certain holds some VFIO device, perhaps this one: the kernel does not always say which. What
     other users' processes hold only root can see; how many processes could not be looked into is said on stderr.
@@ -59,6 +61,7 @@ def command(session: Session, subjects: tuple[str, ...], quiet: bool, output: Ou
     snapshot = session.snapshot()
     devices = {device.key: device for device in _devices(session, snapshot, subjects)}
     found, unseen = machine.find_holders(devices)
+    found = (*found, *machine.interfaces_up(list(devices)))
     if not quiet:
         rows = [records.holder(holder, devices[holder.key].group) for holder in found]
         emit(session, output, {**records.document("holders", rows), "unseen": unseen}, rows, COLUMNS)

@@ -14,11 +14,13 @@ VFIO_KINDS = frozenset({"vfio", "vfio-dev", "vfio-device"})
 
 class Holder(NamedTuple):
     """A process and the node that it holds. ``node`` is None for a VFIO device whose group has been opened and closed
-    again; not ``certain``: the process holds some VFIO device, perhaps this one. All text is fit to be shown."""
+    again; not ``certain``: the process holds some VFIO device, perhaps this one. All text is fit to be shown.
 
-    pid: int
-    command: str
-    uid: int
+    What holds a device without a process says so in ``what``; it has no pid, command or uid."""
+
+    pid: int | None
+    command: str | None
+    uid: int | None
     certain: bool = True
     user: str | None = None
     unit: str | None = None
@@ -27,8 +29,11 @@ class Holder(NamedTuple):
     address: str = ""
     node: str | None = None
     kind: str = "vfio-device"
+    what: str | None = None
 
     def __str__(self) -> str:
+        if self.what is not None:
+            return self.what
         facts = [f"process {self.pid}", f"user {self.user}" if self.user else f"uid {self.uid}"]
         if self.unit:
             facts.append(f"unit {self.unit}")
@@ -45,6 +50,8 @@ class Holder(NamedTuple):
     @property
     def sentence(self) -> str:
         """Who holds what, as a sentence."""
+        if self.what is not None:
+            return self.what
         return f"{self} has {self.node or f'the VFIO device {shown(self.key)}'} open"
 
 

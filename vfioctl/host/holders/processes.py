@@ -87,7 +87,7 @@ def scan(
             holds += _devices(pid, held.devices, owners, possible, through)
     known = {hold.key for hold in holds if hold.certain and hold.kind in VFIO_KINDS}
     described = _described([hold for hold in holds if hold.certain or hold.key not in known], timeout)
-    order = sorted(described, key=lambda holder: (holder.key, holder.pid, holder.node or ""))
+    order = sorted(described, key=lambda holder: (holder.key, holder.pid or 0, holder.node or ""))
     return Found(tuple(order), len(unseen) if os.path.exists("/proc/1") else None)
 
 

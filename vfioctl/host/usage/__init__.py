@@ -12,22 +12,24 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from vfioctl.host.holders import Found, find_holders
 from vfioctl.host.names import below, carriers
 from vfioctl.host.usage.claims import Claims
 from vfioctl.host.usage.disks import disk_uses
 from vfioctl.host.usage.display import Display
 from vfioctl.host.usage.functions import function_uses, functions_of
+from vfioctl.host.usage.held import Held
 from vfioctl.host.usage.keyboards import keyboard_uses
 from vfioctl.host.usage.network import Network
 from vfioctl.host.usage.stack import read_stack
 from vfioctl.model import Use
 
 
-def uses_of(root: str, keys: Sequence[str]) -> dict[str, tuple[Use, ...]]:
+def uses_of(root: str, keys: Sequence[str], timeout: float = 10.0) -> dict[str, tuple[Use, ...]]:
     """The uses of the devices ``keys`` (``bus/address``), judged as if all of them left the host together, by key.
 
     What is built on a device's disks and interfaces counts as its use, and so does what its virtual functions and the
-    devices of a PCI domain behind it carry.
+    devices of a PCI domain behind it carry. Processes are asked for ``timeout`` seconds at most.
     """
     tops = {key: os.path.realpath(device_path(root, key)) for key in keys}
     whole = {key: (top, *functions_of(top)) for key, top in tops.items()}
@@ -35,6 +37,7 @@ def uses_of(root: str, keys: Sequence[str]) -> dict[str, tuple[Use, ...]]:
     stack, network = read_stack(root), Network(root)
     display, claims = Display(root), Claims(root)
     keyboards = keyboard_uses(root, whole)
+    held = Held(find_holders(keys, timeout) if root == "/" else Found())
     return {
         key: tuple(
             dict.fromkeys(
@@ -44,6 +47,7 @@ def uses_of(root: str, keys: Sequence[str]) -> dict[str, tuple[Use, ...]]:
                     *network.uses(whole[key], below(whole[key], interfaces)),
                     *display.uses(top),
                     *keyboards.get(key, ()),
+                    *held.uses(key),
                     *claims.uses(key),
                 )
             )
