@@ -197,11 +197,20 @@ class TestBind:
         for arguments in (("bind", NIC), ("bind", str(GROUP)), ("bind", NIC, "--dry-run")):
             refused = on_machine(kernel, *arguments, "-J")
             error = refused.json_error
-            assert (refused.status, refused.stdout, error["code"]) == (5, "", guard)
+            assert (refused.status, error["code"]) == (5, guard)
             evidence = shown.json["results"][0]["impacts"][0]["evidence"]
+            if "--dry-run" in arguments:
+                assert refused.json["impacts"] == shown.json["results"]
+                assert any("/driver_override" in line for line in refused.json["commands"])
+                text = on_machine(kernel, *arguments).stdout
+                assert text.startswith(f"# {NIC}: {guard} (refuses): {evidence}\n")
+            else:
+                assert refused.stdout == ""
             assert error["guards"] == [{"guard": guard, "subject": NIC, "evidence": evidence}]
             assert error["hint"].endswith(f"--allow {guard}")
         assert kernel.writes == []
+        allowed = on_machine(kernel, "bind", NIC, "--allow", guard, "--dry-run")
+        assert allowed.status == 0 and allowed.stdout.startswith(f"# {NIC}: {guard} (allowed): ")
         assert on_machine(kernel, "bind", NIC, "--allow", guard).status == 0
         assert kernel.devices[NIC].driver == "vfio-pci"
 

@@ -11,6 +11,7 @@ from vfioctl.cli import messages, records
 from vfioctl.cli.output import Columns, Output, emit
 from vfioctl.cli.session import Session
 from vfioctl.errors import visible
+from vfioctl.model import Use, shown
 from vfioctl.policy.planning import as_shell
 from vfioctl.policy.viability import judge
 
@@ -67,9 +68,9 @@ def print_dry_run(
     access: AccessWish | None = None,
     choices: Sequence[str] = (),
 ) -> None:
-    """Prints what would be done, as lines that a root shell could run; ``choices`` as comments before them."""
-    lines = [f"# {visible(choice)}" for choice in choices]
-    lines += [f"modprobe {shlex.quote(module)}" for module in planned.request.modules]
+    """Prints what would be done, as lines that a root shell could run, and as comments what the host would lose and
+    ``choices``. Raises GuardRefusal, after that, when it would be refused."""
+    lines = [f"modprobe {shlex.quote(module)}" for module in planned.request.modules]
     lines += as_shell(planned.steps)
     if access is not None:
         uid, gid = ("" if number is None else number for number in (access.uid, access.gid))
@@ -79,13 +80,34 @@ def print_dry_run(
         lines.append("# then, on the nodes of the groups:")
         lines.append(f"#   {'; '.join(parts)}")
     if output.format in ("json", "yaml"):
-        emit(session, output, {**records.document("dry_run", True), "commands": lines})
-        return
-    sys.stdout.write("".join(f"{visible(line)}\n" for line in lines or ["# nothing to do"]))
+        impacts = [records.impact(shown(impact.device.key), impact) for impact in planned.impacts]
+        document = {**records.document("dry_run", True), "commands": lines, "impacts": impacts}
+        emit(session, output, document)
+    else:
+        remarks = [
+            f"{shown(impact.device.key)}: {use.guard} ({_level(use, planned)}): {use.evidence}"
+            for impact in planned.impacts
+            for use in impact.uses
+        ]
+        lines = [f"# {remark}" for remark in (*remarks, *choices)] + (lines or ["# nothing to do"])
+        sys.stdout.write("".join(f"{visible(line)}\n" for line in lines))
+    sys.stdout.flush()
+    planned.refuse_in_use()
+
+
+def _level(use: Use, planned: Plan) -> str:
+    if not use.refuses:
+        return "warning"
+    return "allowed" if use.guard in planned.allow else "refuses"
 
 
 def warn_unusable(done: Done) -> None:
-    """Says what still keeps the groups of a bind from being used."""
+    """Says what the host should know of the devices that it has lost, and what still keeps their groups from being
+    used."""
+    for impact in done.plan.impacts:
+        for use in impact.uses:
+            if not use.refuses and use.guard != "siblings":  # those are said below, as they are now
+                messages.warn(f"{shown(impact.device.key)}: {use.evidence}")
     snapshot = done.snapshot
     groups = {d.group for d in snapshot.devices if d.key in done.plan.request.bindings}
     for group in snapshot.groups:

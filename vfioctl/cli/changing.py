@@ -85,6 +85,8 @@ def bind_planner(
                 messages.warn(warning)
         if options.driver != AUTO:
             return planned
+        if not dry_run:
+            planned.refuse_in_use()  # before a variant's module is loaded
         choices[:] = prepare(machine, endpoints, dry_run=dry_run, tell=session.tell)
         for choice in () if dry_run else choices:
             messages.note(choice)

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from vfioctl.host.machine import Machine
-from vfioctl.model import Access, Snapshot, Step
+from vfioctl.model import Access, Snapshot, Step, shown
 from vfioctl.ops.access import node_paths, wanted
 from vfioctl.ops.change import Outcome, Request, change
 from vfioctl.ops.steps import Tell
 from vfioctl.policy.access import AccessWish
+from vfioctl.policy.guards import refuse_in_use
+from vfioctl.policy.impact import Impact
 from vfioctl.policy.planning import add_id, plan, remove_id
 
 
 class Plan(NamedTuple):
-    """A change that can be shown (``steps``) or made (``request``)."""
+    """A change that can be shown (``steps``) or made (``request``), and what the host loses by it (``impacts``), of
+    which the guards in ``allow`` may be passed."""
 
     request: Request
     steps: tuple[Step, ...]
+    impacts: tuple[Impact, ...] = ()
+    allow: frozenset[str] = frozenset()
 
     @property
     def devices(self) -> tuple[str, ...]:
         """All devices (keys) that it may move."""
         return (*self.request.bindings, *self.request.witnesses)
+
+    def refuse_in_use(self) -> None:
+        """Raises GuardRefusal when the host uses one of the devices in a way that is not allowed."""
+        refuse_in_use({shown(impact.device.key): impact.uses for impact in self.impacts}, self.allow)
 
 
 class Done(NamedTuple):
@@ -35,7 +44,7 @@ class Done(NamedTuple):
     settled: bool
 
 
-def planned(machine: Machine, request: Request) -> Plan:
+def planned(machine: Machine, request: Request, impacts: tuple[Impact, ...], allow: Collection[str]) -> Plan:
     """The plan of a request, with the writes as they would be made now."""
     steps: list[Step] = [add_id(dynamic) for dynamic in request.dynamic_ids]
     for key, goal in request.bindings.items():
@@ -46,7 +55,7 @@ def planned(machine: Machine, request: Request) -> Plan:
             now = now._replace(driver=goal.driver)  # new_id binds what has no driver
         steps += plan(key, now, goal)
     steps += [remove_id(dynamic) for dynamic in request.dynamic_ids]
-    return Plan(request, tuple(steps))
+    return Plan(request, tuple(steps), impacts, frozenset(allow))
 
 
 def carry_out(
@@ -56,12 +65,14 @@ def carry_out(
     tell: Tell,
     wait: float | None = None,
 ) -> Done:
-    """Makes the change that ``make`` plans (called under the lock), waits for udev, and reads everything back."""
+    """Makes the change that ``make`` plans (called under the lock), waits for udev, and reads everything back. Raises
+    what ``change`` does, and GuardRefusal when the host uses one of the devices."""
     work: list[Plan] = []
     settled = True
 
     def request() -> Request:
         plan = make()
+        plan.refuse_in_use()
         work.append(plan)
         watch = machine.watch_nodes()
         before = machine.snapshot()

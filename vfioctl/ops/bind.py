@@ -13,7 +13,7 @@ from vfioctl.ops.access import node_paths
 from vfioctl.ops.assign import Plan, planned
 from vfioctl.ops.change import Request
 from vfioctl.ops.drivers import choose_driver
-from vfioctl.ops.refuse import refuse_held, refuse_unbindable, refuse_used
+from vfioctl.ops.refuse import impact_of, refuse_held, refuse_unbindable
 from vfioctl.policy import selection
 from vfioctl.policy.viability import is_vfio_bound, judge
 
@@ -47,7 +47,8 @@ def plan_bind(
 ) -> Plan:
     """The change that binds ``endpoints`` and unbinds ``bridges``. Changes nothing.
 
-    Raises GuardRefusal, UsageError, NotFound or Busy when it must not or cannot be done.
+    Raises GuardRefusal, UsageError, NotFound or Busy when it cannot be done; whether it may be, the plan's
+    ``refuse_in_use`` says.
     """
     goals: dict[str, BindingGoal] = {}
     drivers: dict[str, str] = {}
@@ -76,7 +77,6 @@ def plan_bind(
     if options.new_id:
         ids, others = _dynamic_ids(snapshot, endpoints, drivers, options)
     refuse_held(machine, snapshot, goals)
-    refuse_used(machine, snapshot, goals, options.allow)
     groups = {device.group for device in endpoints if device.group is not None}
     request = Request(
         command="bind",
@@ -90,7 +90,7 @@ def plan_bind(
         modules=tuple(modules),
         homes=lambda before: _homes_after(machine, before, goals),
     )
-    return planned(machine, request)
+    return planned(machine, request, impact_of(machine, snapshot, goals), options.allow)
 
 
 def _iommu_backend(snapshot: Snapshot) -> str:

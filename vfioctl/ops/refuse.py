@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from vfioctl.errors import Busy, GuardRefusal, KernelRefusal, NotFound, UsageError
 from vfioctl.host.holders import being_unbound, details
 from vfioctl.host.machine import Machine
 from vfioctl.model import BindingGoal, Device, Snapshot, shown
 from vfioctl.policy.buses import BUSES_OF_PARENTS, cannot_be_steered, cannot_return
-from vfioctl.policy.guards import refuse_in_use
 from vfioctl.policy.impact import Impact, impacts
 from vfioctl.policy.viability import is_being_unbound, is_vfio_bound
 
 
 def impact_of(machine: Machine, snapshot: Snapshot, goals: Mapping[str, BindingGoal]) -> tuple[Impact, ...]:
-    """What the goals take from the host, judged together, for each device that they move."""
+    """What the host loses, and which claims of other tools are passed over, when devices go where ``goals`` say."""
     drivers = {device.key: device.driver for device in snapshot.devices}
     moving = {key: goal.driver for key, goal in goals.items() if goal.driver != drivers.get(key)}
-    if not moving:
-        return ()
-    return impacts(snapshot, moving, machine.uses(list(moving)), machine.is_vfio_driver)
-
-
-def refuse_used(
-    machine: Machine, snapshot: Snapshot, goals: Mapping[str, BindingGoal], allow: Collection[str]
-) -> None:
-    """What the host uses, and what other tools claim, is not taken unless it is allowed. Raises GuardRefusal."""
-    found = impact_of(machine, snapshot, goals)
-    refuse_in_use({shown(impact.device.key): impact.uses for impact in found}, allow)
+    return impacts(snapshot, moving, machine.uses(list(moving)), machine.is_vfio_driver) if moving else ()
 
 
 def refuse_held(machine: Machine, snapshot: Snapshot, goals: Mapping[str, BindingGoal]) -> None:

@@ -11,7 +11,7 @@ from vfioctl.model import KERNELS_CHOICE, BindingGoal, Device, Snapshot
 from vfioctl.ops.access import node_paths
 from vfioctl.ops.assign import Plan, planned
 from vfioctl.ops.change import Request
-from vfioctl.ops.refuse import refuse_held, refuse_unreturnable, refuse_used
+from vfioctl.ops.refuse import impact_of, refuse_held, refuse_unreturnable
 from vfioctl.policy.viability import is_vfio_bound
 
 
@@ -24,7 +24,7 @@ def plan_unbind(
     allow: Collection[str] = (),
 ) -> Plan:
     """The change that gives devices back: to the driver they had (recorded), to ``to``, to none, or to whatever
-    driver the kernel picks. Changes nothing. Raises Busy or GuardRefusal."""
+    driver the kernel picks. Changes nothing. Raises Busy or UsageError."""
     if to is not None and machine.is_vfio_driver(to):
         raise UsageError(f"--to {to}: that is a VFIO driver", hint="vfioctl bind", subject=to)
     homes = machine.state.homes()
@@ -39,7 +39,6 @@ def plan_unbind(
         elif goal.driver is KERNELS_CHOICE and device.modalias and goal.leaving is not None:
             modules.append(device.modalias)
     refuse_held(machine, snapshot, goals)
-    refuse_used(machine, snapshot, goals, allow)
     request = Request(
         command="unbind",
         bindings=goals,
@@ -47,7 +46,7 @@ def plan_unbind(
         modules=tuple(dict.fromkeys(modules)),
         homes=lambda before: {key: home for key, home in machine.state.homes().items() if key not in goals},
     )
-    return planned(machine, request)
+    return planned(machine, request, impact_of(machine, snapshot, goals), allow)
 
 
 def _way_home(
