@@ -28,7 +28,9 @@ class GuestPlugin:
         self.results = RESULTS.open("wb", buffering=0)
 
     def _send(self, **message: Any) -> None:
-        self.results.write(json.dumps(message).encode() + b"\n")
+        rest = json.dumps(message).encode() + b"\n"
+        while rest:  # the channel takes 32 KiB at a time
+            rest = rest[self.results.write(rest) or 0 :]
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
