@@ -43,6 +43,7 @@ class FakeMachine(Machine):
         self.points: list[str] = []
         self.faults: dict[int, Fault] = {}
         self.fail_all_from: tuple[int, int] | None = None
+        self.processes: int | None = None
         self.dead = False
         self.state = _State(self.at("/run/vfioctl"), self.point)
         self.leases: _Leases = _Leases(self.state)
@@ -66,6 +67,17 @@ class FakeMachine(Machine):
         """From the n-th on every write to the kernel fails with this errno (not the state files)."""
         self.fail_all_from = (number, error)
         return self
+
+    def no_process_from(self, number: int) -> FakeMachine:
+        """The host can start no process from the n-th on, and a process is what looks and what writes."""
+        self.processes = number - 1
+        return self
+
+    def _start_process(self) -> None:
+        if self.processes is not None:
+            self.processes -= 1
+            if self.processes < 0:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     def die_at(self, number: int, *, after: bool = False) -> FakeMachine:
         """SIGKILL at the n-th point, before or after its effect."""
@@ -113,6 +125,7 @@ class FakeMachine(Machine):
     # --- Machine --------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
+        self._start_process()
         found = read_snapshot(self.root, ungrouped=True, named=self.named)
         groups = tuple(
             group._replace(
@@ -132,6 +145,7 @@ class FakeMachine(Machine):
         return self.kernel.nodes.get(path)
 
     def write(self, path: str, data: str) -> None:
+        self._start_process()
         self.point(f"{data.strip()} > {path}", lambda: self.kernel.write(path, data))
 
     def set_access(self, path: str, access: Access) -> None:
@@ -159,6 +173,7 @@ class FakeMachine(Machine):
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
     def read_locked(self, paths: Sequence[str]) -> list[str | Lock | None]:
+        self._start_process()
         return [read(path) for path in paths]
 
     def claiming_drivers(self, key: str) -> list[str]:

@@ -94,6 +94,22 @@ def test_every_write_fails_from_one_on(host: Host, record_property: Record) -> N
     count.judge(5, record_property)
 
 
+def test_no_process_can_be_started_from_one_on(host: Host, record_property: Record) -> None:
+    """Neither to write nor to look, on the way back neither; and a change that is done stays done."""
+    count = Count()
+    number = 0
+    reached = True
+    while reached:
+        number += 1
+        machines: list[FakeMachine] = []
+        what = f"no process from {number} on"
+        with count.case(host):
+            strike(host, lambda m: machines.append(m.no_process_from(number)), what)  # noqa: B023
+            settle(host, what)
+        reached = (machines[0].processes or 0) < 0
+    count.judge(3, record_property)
+
+
 def test_the_kernel_hangs(host: Host, record_property: Record) -> None:
     count = Count()
     for number, after, where in places(host):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
+from vfioctl.errors import VfioctlError
 from vfioctl.host.machine import Machine
 from vfioctl.model import Access, Snapshot, Step, shown
 from vfioctl.ops.access import node_paths, wanted
@@ -95,7 +96,16 @@ def carry_out(
         return plan.request._replace(access=settled_access)
 
     outcome = change(machine, request, tell, wait)
-    return Done(work[-1], outcome, machine.snapshot(), settled)
+    try:
+        after = machine.snapshot()
+    except OSError as error:
+        raise VfioctlError(
+            f"done, but what is there now could not be read: {error.strerror}",
+            hint="vfioctl show tells, when that can be read again",
+            errno=error.errno,
+            code="output",
+        ) from error
+    return Done(work[-1], outcome, after, settled)
 
 
 def _groups_of(snapshot: Snapshot, keys: Iterable[str]) -> set[int]:

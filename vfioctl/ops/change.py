@@ -12,7 +12,15 @@ import errno
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from vfioctl.errors import DeadlinePassed, KernelRefusal, NotFound, NotRestored, PermissionDenied, Restored
+from vfioctl.errors import (
+    DeadlinePassed,
+    KernelRefusal,
+    NotFound,
+    NotRestored,
+    PermissionDenied,
+    Restored,
+    VfioctlError,
+)
 from vfioctl.host.machine import Machine
 from vfioctl.host.state import Home, Journal
 from vfioctl.model import KERNELS_CHOICE, Access, Binding, BindingGoal, DynamicId, SetAccess, State, shown
@@ -115,11 +123,15 @@ def _untouched(machine: Machine, journal: Journal, tell: Tell) -> bool:
     """Whether all is as it was: no write succeeded, and none that failed has had an effect all the same."""
     if machine.steps != 0:
         return False
-    without_ids(machine, journal.dynamic_ids, tell)
+    if without_ids(machine, journal.dynamic_ids, tell):
+        return False
     before = journal.before
-    return all(machine.binding(key) == then for key, then in before.bindings.items()) and all(
-        machine.access(path) == then for path, then in before.access.items()
-    )
+    try:
+        return all(machine.binding(key) == then for key, then in before.bindings.items()) and all(
+            machine.access(path) == then for path, then in before.access.items()
+        )
+    except (OSError, VfioctlError):  # nobody knows: the way back says what it finds
+        return False
 
 
 def _make_it_so(

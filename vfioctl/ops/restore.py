@@ -97,7 +97,12 @@ def restore(machine: Machine, journal: Journal, tell: Tell) -> list[str]:
 
 def _nodes_back(machine: Machine, journal: Journal, tell: Tell) -> list[str]:
     left = []
-    members = machine.node_members()
+    try:
+        members = machine.node_members() if journal.before.access else {}
+    except OSError as error:
+        return [
+            f"whose nodes these are now cannot be read, {', '.join(journal.before.access)}: {error.strerror}"
+        ]
     for path, access in journal.before.access.items():
         if path in journal.members and not set(journal.members[path]) & set(members.get(path, ())):
             if path in members:
@@ -153,6 +158,8 @@ def _bring_back(machine: Machine, key: str, then: Binding, tell: Tell) -> list[s
         now = machine.binding(key)
     except Busy as error:  # the kernel waits for its user: nothing may be read or written now
         return [f"{error.message}; {had}"]
+    except OSError as error:  # no process can be started, even to look
+        return [f"{shown(key)} cannot be read: {error.strerror}; {had}{why}"]
     if now is None or goal.reached(now):
         return []
     return [f"{shown(key)} has {now}; {had}{why}"]
