@@ -91,6 +91,8 @@ BASH = [
     ),
     ("vfioctl --root @ check-viable 5", "vfioctl --root @ check-viable 5 "),
     ("vfioctl --root @/sys/cl", "vfioctl --root @/sys/class/"),
+    ("vfioctl --root @ run 0000:01", "vfioctl --root @ run 0000:01:00.0 "),
+    ("vfioctl --root @ run 5 -- @/sys/cl", "vfioctl --root @ run 5 -- @/sys/class/"),
     ("vfioctl no-such-command ", "vfioctl no-such-command "),
 ]
 

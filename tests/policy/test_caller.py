@@ -21,4 +21,8 @@ from vfioctl.policy.caller import caller
     ],
 )
 def test_caller(environment: dict[str, str], loginuid: str | None, who: str | None) -> None:
-    assert caller(environment, loginuid) == who
+    assert caller(environment, loginuid, 0) == who
+
+
+def test_without_root() -> None:
+    assert caller({}, "4294967295", 1000) == "1000"

@@ -54,7 +54,7 @@ def borrower(user: str | None) -> Account:
     if user is None:
         raise UsageError(
             "as which user? it was called by root itself",
-            hint="--user NAME; or, to run the command as root all the same: --user root",
+            hint="--user NAME; or, to run it as root all the same, but without capabilities: --user root",
         )
     account = account_of(user)
     if account is None:

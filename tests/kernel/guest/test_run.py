@@ -135,9 +135,11 @@ def test_what_cannot_be_executed(vfioctl: Vfioctl, edu: str) -> None:
 def test_who_it_runs_as(vfioctl: Vfioctl, edu: str) -> None:
     refused = vfioctl("run", edu, "--", "id", "-u")
     assert refused.status == 2 and "--user" in refused.stderr
+    assert driver_of(edu) is None
     assert vfioctl("run", edu, "--user", "no-such-user", "--", "true").status == 3
     assert vfioctl("run", edu, "--", "id", "-u", env={"SUDO_UID": str(NOBODY)}).stdout == f"{NOBODY}\n"
-    assert vfioctl("run", edu, "--user", "root", "--", "id", "-u").stdout == "0\n"
+    root = vfioctl("run", edu, "--user", "root", "--", "sh", "-c", "id -u; grep CapEff /proc/self/status")
+    assert root.stdout.split() == ["0", "CapEff:", "0" * 16]  # by name, and without its privileges
     assert vfioctl("run", edu, "--", "true", user=Vfioctl.unprivileged).status == 4
 
 

@@ -106,7 +106,7 @@ def command(
         raise UsageError("run what?", hint="vfioctl run DEVICE... -- CMD [ARG]...")
     limit = None if memlock is None else parse_size(memlock)
     if user is None:
-        user = caller(os.environ, read("/proc/self/loginuid"))
+        user = caller(os.environ, read("/proc/self/loginuid"), os.getuid())
     account = run.borrower(user)
     machine = session.machine
 
