@@ -47,7 +47,8 @@ SCENARIOS = (
     Scenario(
         "run with what was bound", ("run", NIC, *RUN), (("bind", NIC, "--user", "7"),), True, returns=True
     ),
-    Scenario("run with a group", ("run", GROUP, NIC, *RUN), returns=True),
+    Scenario("run with a group", ("run", GROUP, *RUN), returns=True),
+    Scenario("run with virtual functions", ("run", NVME, *VFS, *RUN), numvfs=2, returns=True),
     Scenario("revoke", ("revoke", "12"), (("bind", NIC, "--user", "1000"),)),
 )
 
