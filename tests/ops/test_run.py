@@ -211,6 +211,10 @@ class TestUsersThatStay:
         result = run(machine, NIC)
         assert result.status == 9
         assert f"{node} is held by daemon (process 7, uid 0)" in result.stderr
+        assert (
+            f"{NIC} has driver vfio-pci, override vfio-pci; it had driver e1000e, no override"
+            in result.stderr
+        )
         assert "ended with status 3" in result.stderr
         assert binding(kernel, NIC) == ("vfio-pci", "vfio-pci")
         assert run_command(FakeMachine(kernel), "bind", TWIN, "-J").json_error["code"] == "unfinished-change"

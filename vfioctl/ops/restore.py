@@ -14,6 +14,7 @@ from vfioctl.model import VFIO_DRIVERS, Binding, BindingGoal, DynamicId, SetAcce
 from vfioctl.ops.lease import wait_for_users
 from vfioctl.ops.signals import Signals
 from vfioctl.ops.steps import Tell, apply
+from vfioctl.ops.stuck import not_as_before
 from vfioctl.policy.planning import plan, remove_id
 
 
@@ -39,7 +40,10 @@ def recover(machine: Machine, tell: Tell = lambda text: None, wait: float | None
             if not left:
                 close(machine, "everything is put back")
         for lease in dead:
-            missing = held[lease.name] or restore(machine, lease.journal, tell)
+            if held[lease.name]:
+                left += [*held[lease.name], *not_as_before(machine, lease.journal)]
+                continue
+            missing = restore(machine, lease.journal, tell)
             if not missing:
                 close(machine, "everything is put back", lease)
             left += missing
@@ -57,16 +61,20 @@ def give_back(
 ) -> None:
     """Puts back the state before a ``run``, as soon as nobody holds its devices. Raises NotRestored, and keeps the
     lease, when that cannot be."""
-    left = wait_for_users(machine, lease.journal.before.bindings, tell, pause)
-    if not left:
-        try:
+    try:
+        left = wait_for_users(machine, lease.journal.before.bindings, tell, pause)
+        if left:
+            left += not_as_before(machine, lease.journal)
+        else:
             with machine.state.lock(machine.timeout, tell):
                 left = restore(machine, lease.journal, tell)
                 if not left:
                     close(machine, "everything is given back", lease)
                     return
-        except Busy as busy:
-            left = [busy.message]
+    except Busy as busy:
+        left = [busy.message]
+    except OSError as error:  # it cannot even be looked at
+        left = [f"{error.filename or 'the system'}: {error.strerror}"]
     raise NotRestored(
         "the devices could not be given back:\n" + "\n".join(left),
         hint="clear what stands in the way, then: vfioctl recover",

@@ -13,6 +13,17 @@ def explain_deadline(machine: Machine, journal: Journal, error: DeadlinePassed) 
     """The same error with who holds the devices of the change, and what has become of each by now."""
     found = machine.find_holders(journal.before.bindings).holders
     lines = [error.message, *(holder.sentence for holder in found)]
+    left = not_as_before(machine, journal)
+    return DeadlinePassed(
+        "\n".join([*lines, *left]),
+        hint=error.hint,
+        subject=error.subject,
+        details={**error.details, **details(found), "left": left},
+    )
+
+
+def not_as_before(machine: Machine, journal: Journal) -> list[str]:
+    """Which devices are not as they were, in words."""
     left = []
     for key, then in journal.before.bindings.items():
         try:
@@ -22,9 +33,4 @@ def explain_deadline(machine: Machine, journal: Journal, error: DeadlinePassed) 
             continue
         if now is not None and not BindingGoal.back_to(then).reached(now):
             left.append(f"{shown(key)} has {now}; it had {then}")
-    return DeadlinePassed(
-        "\n".join([*lines, *left]),
-        hint=error.hint,
-        subject=error.subject,
-        details={**error.details, **details(found), "left": left},
-    )
+    return left
