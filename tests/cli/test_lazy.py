@@ -99,6 +99,7 @@ def test_the_fast_path(tmp_path: Path) -> None:
         "vfioctl.host.files",
         "vfioctl.host.locked",
         "vfioctl.host.reader",
+        "vfioctl.host.survey",
         "vfioctl.model",
         "vfioctl.policy",
         "vfioctl.policy.viability",

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from vfioctl.host.holders import DeviceNode, Holder, being_unbound, holders_of_node, scan
-from vfioctl.host.holders.survey import survey
+from vfioctl.host.survey import survey
 
 KEY = "pci/0000:01:00.0"
 FULL = DeviceNode("/dev/full", "mem", os.stat("/dev/full").st_rdev)
@@ -151,14 +151,14 @@ def test_one_that_does_not_answer_hides_no_other() -> None:
             os._exit(1)
         return n
 
-    answers, silent = survey(ask, list(range(8)), 2.0)
+    answers, silent = survey(ask, list(range(8)), 0.2, 2.0)
     assert [n for n, _ in answers] == [0, 1, 2, 4, 6, 7]
     assert silent == [3, 5]
 
 
 def test_a_survey_ends_in_time() -> None:
     began = time.monotonic()
-    answers, silent = survey(lambda n: time.sleep(1000), list(range(100)), 0.5)
+    answers, silent = survey(lambda n: time.sleep(1000), list(range(100)), 0.05, 0.5)
     assert time.monotonic() - began < 5
     assert (answers, silent) == ([], list(range(100)))
 

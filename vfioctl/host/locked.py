@@ -5,18 +5,15 @@ over from the buses (Linux drivers/pci/pci-sysfs.c, driver_override_show and sri
 
 from __future__ import annotations
 
-import os
-import select
 from collections.abc import Sequence
 from enum import Enum
 from typing import Final
 
-from vfioctl.host import bounded
 from vfioctl.host.files import read
+from vfioctl.host.survey import survey
 
 #: Seconds without an answer after which a file is taken for locked.
 PATIENCE = 2.0
-_NOTHING = b"\x01"  # no text of sysfs
 
 
 class Lock(Enum):
@@ -30,36 +27,10 @@ LOCKED: Final = Lock.HELD
 
 def read_all(paths: Sequence[str], patience: float = PATIENCE) -> list[str | Lock | None]:
     """The text of each file, None for one that is not there, LOCKED for one that does not answer within ``patience``
-    seconds. All are read by one child process, and by another one from where that got stuck."""
-    answers: list[str | Lock | None] = []
-    while len(answers) < len(paths):
-        answers += _read_until_stuck(paths[len(answers) :], patience)
-    return answers
-
-
-def _read_until_stuck(paths: Sequence[str], patience: float) -> list[str | Lock | None]:
-    def work(sender: int) -> None:
-        for path in paths:
-            text = _text(path)
-            data = _NOTHING if text is None else text.encode(errors="surrogateescape")
-            os.write(sender, data + b"\0")
-
-    pid, receiver = bounded.start(work)
-    data = b""
-    try:
-        while select.select([receiver], [], [], patience)[0]:
-            more = os.read(receiver, 1 << 16)
-            if not more:
-                break
-            data += more
-    finally:
-        os.close(receiver)
-        bounded.end(pid)
-    answers: list[str | Lock | None] = [
-        None if answer == _NOTHING else answer.decode(errors="surrogateescape")
-        for answer in data.split(b"\0")[:-1]
-    ]
-    return answers if len(answers) == len(paths) else [*answers, LOCKED]
+    seconds."""
+    answers, _ = survey(lambda index: _text(paths[index]), range(len(paths)), patience)
+    found: dict[int, str | None] = dict(answers)
+    return [found.get(index, LOCKED) for index in range(len(paths))]
 
 
 def _text(path: str) -> str | None:

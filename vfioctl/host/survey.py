@@ -1,12 +1,12 @@
-"""One question to many processes, of which some may not answer: what /proc says may wait for a lock of the process."""
+"""One question about many things, of which some may not answer: reading a file of sysfs may wait for the lock of a
+device, and one of /proc for a lock of the process."""
 
 from __future__ import annotations
 
-import contextlib
 import marshal
+import math
 import os
 import select
-import signal
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -17,23 +17,23 @@ Item = TypeVar("Item")
 
 
 def survey(
-    ask: Callable[[Item], Any], items: Sequence[Item], timeout: float
+    ask: Callable[[Item], Any], items: Sequence[Item], patience: float, timeout: float = math.inf
 ) -> tuple[list[tuple[Item, Any]], list[Item]]:
     """What ``ask`` returns for each item (None, numbers, strings, lists and the like), and the items without an answer.
 
-    It is asked by a child process. When that is silent for a tenth of ``timeout`` (seconds), it is killed, and another
-    one goes on after the item at which it stopped; after ``timeout`` all the rest is without an answer.
+    It is asked by a child process. When that is silent for ``patience`` seconds, it is killed, and another one goes on
+    after the item at which it stopped; after ``timeout`` seconds all the rest is without an answer.
     """
     deadline = time.monotonic() + timeout
     answers: list[tuple[Item, Any]] = []
     silent: list[Item] = []
-    rest = list(items)
+    rest = items
     while rest and time.monotonic() < deadline:
-        found = _ask(ask, rest, min(timeout / 10, deadline - time.monotonic()), deadline)
+        found = _ask(ask, rest, patience, deadline)
         answers += zip(rest, found, strict=False)
         silent += rest[len(found) : len(found) + 1]
         rest = rest[len(found) + 1 :]
-    return answers, silent + rest
+    return answers, [*silent, *rest]
 
 
 def _ask(ask: Callable[[Item], Any], items: Sequence[Item], patience: float, deadline: float) -> list[Any]:
@@ -49,7 +49,9 @@ def _ask(ask: Callable[[Item], Any], items: Sequence[Item], patience: float, dea
     answers: list[Any] = []
     data = b""
     try:
-        while time.monotonic() < deadline and select.select([receiver], [], [], patience)[0]:
+        while (left := deadline - time.monotonic()) > 0 and select.select(
+            [receiver], [], [], min(patience, left)
+        )[0]:
             more = os.read(receiver, 1 << 16)
             if not more:
                 break
@@ -60,10 +62,5 @@ def _ask(ask: Callable[[Item], Any], items: Sequence[Item], patience: float, dea
                 data = data[end:]
     finally:
         os.close(receiver)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        if len(answers) == len(items):
-            os.waitpid(pid, 0)
-        else:  # it may be where no signal reaches it
-            os.waitpid(pid, os.WNOHANG)
+        bounded.end(pid)
     return answers
