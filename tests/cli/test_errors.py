@@ -139,6 +139,18 @@ def test_a_timeout_that_is_none(seconds: str) -> None:
     assert result.json_error["code"] == "usage"
 
 
+@pytest.mark.parametrize("seconds", ["inf", "nan", "-1", "soon"])
+def test_a_wait_that_is_none(tmp_path: Path, seconds: str) -> None:
+    result = run_command(FakeMachine(boot(str(tmp_path))), "recover", f"--wait={seconds}", "-J")
+    assert (result.status, result.stdout) == (2, "")
+    assert result.json_error["code"] == "usage"
+
+
+def test_what_the_command_line_lacks_is_said_as_everything_else() -> None:
+    result = run_command(None, "bind", "26", "--no-such-option")
+    assert result.stderr.splitlines()[0] == "vfioctl: no such option '--no-such-option'"
+
+
 @contextlib.contextmanager
 def broken_stderr(kind: str) -> Iterator[None]:
     """A stderr that is full, or whose reader has gone."""

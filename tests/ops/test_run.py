@@ -165,9 +165,9 @@ class TestUser:
     [
         ((NIC,), "run what?"),
         ((NIC, "--"), "run what?"),
-        (("--", "true"), "Missing argument"),
+        (("--", "true"), "missing argument"),
         ((NIC, "--memlock", "much", "--user", "nobody", "--", "true"), "not a size"),
-        ((NIC, "--no-such-option", "--", "true"), "No such option"),
+        ((NIC, "--no-such-option", "--", "true"), "no such option"),
     ],
 )
 def test_usage(kernel: FakeKernel, machine: FakeMachine, arguments: tuple[str, ...], what: str) -> None:

@@ -59,7 +59,7 @@ def test_reserved_region_is_named_with_what_would_fit() -> None:
         error.message
         == "8K at IOVA 0xfedff000-0xfee00fff overlaps the reserved region 0xfee00000-0xfeefffff (msi)"
     )
-    assert error.hint == "0x0 would fit; without an IOVA, vfioctl chooses one."
+    assert error.hint == "0x0 would fit; without an IOVA, vfioctl chooses one"
 
 
 def test_relaxable_regions_do_not_count() -> None:

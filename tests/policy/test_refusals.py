@@ -26,7 +26,7 @@ ROWS = [
     ("open", "EACCES", here, GROUP, 4, "permission", GROUP, "vfioctl permit 26 --user NAME"),
     ("open", "EPERM", here, GROUP, 4, "permission", GROUP, "cgroup"),
     ("open", "EPERM", here._replace(noiommu=True), GROUP, 4, "permission", "CAP_SYS_RAWIO", "root"),
-    ("open", "EBUSY", here, GROUP, 6, "group-busy", "group 26 is in use", "fuser -v /dev/vfio/26"),
+    ("open", "EBUSY", here, GROUP, 6, "group-busy", "group 26 is in use", "vfioctl holders 26"),
     ("open", "EBUSY", here._replace(holders=("qemu (42)",)), GROUP, 6, "group-busy", "qemu (42)", "one user"),
     ("open", "ENODEV", here, GROUP, 1, "no-vfio-member", "left", "vfioctl bind"),
     ("open", "ENXIO", here, GROUP, 1, "no-vfio-member", "left", "vfioctl bind"),

@@ -1,4 +1,4 @@
-"""--user, --group-owner and --mode: who may open a node."""
+"""--user, --group-owner, --mode and --acl: who may open a node."""
 
 from __future__ import annotations
 

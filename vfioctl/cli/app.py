@@ -177,7 +177,8 @@ def _wants_json(args: Sequence[str]) -> bool:
 def _usage(error: click.ClickException) -> UsageError:
     context = getattr(error, "ctx", None)
     hint = f"{context.command_path} --help explains it" if context is not None else None
-    return UsageError(error.format_message(), hint=hint)
+    message = error.format_message()
+    return UsageError(message[:1].lower() + message[1:].removesuffix("."), hint=hint)
 
 
 def _unreadable(error: PermissionError) -> VfioctlError:

@@ -9,6 +9,7 @@ import click
 
 from vfioctl.cli import messages
 from vfioctl.cli.arguments import driver_name
+from vfioctl.errors import UsageError
 from vfioctl.model import Device, IommuGroup, Snapshot
 from vfioctl.policy.buses import shares_of
 from vfioctl.policy.guards import ALLOWABLE_GUARDS
@@ -22,10 +23,38 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def _seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value != value:  # nan is in every range, and no deadline
+        raise UsageError(f"{param.opts[0]}: nan is no number of seconds")
+    return value
+
+
+def allow_option(guards: Sequence[str]) -> Callable[[F], F]:
+    """Adds --allow: which of the ``guards`` may be passed."""
+    return click.option(
+        "--allow",
+        type=click.Choice(guards),
+        metavar="GUARD",
+        multiple=True,
+        help="Pass exactly this guard; repeatable. vfioctl impact names those that stand in the way.",
+    )
+
+
+def dry_run_option(function: F) -> F:
+    """Adds --dry-run."""
+    return click.option(
+        "--dry-run",
+        is_flag=True,
+        help="Print the writes as shell lines, and what the host would lose as comments, and change nothing; exit "
+        "status 5 when a guard would refuse.",
+    )(function)
+
+
 def wait_option(function: F) -> F:
     """Adds --wait: how long another vfioctl may take."""
     return click.option(
         "--wait",
+        callback=_seconds,
         type=click.FloatRange(min=0, max=86400),
         metavar="SECONDS",
         help="How long to wait for another vfioctl that is changing devices.  [default: --timeout]",
@@ -34,12 +63,7 @@ def wait_option(function: F) -> F:
 
 def binding_options(function: F) -> F:
     """Adds --group, --driver and --allow: what is bound, and to what."""
-    function = click.option(
-        "--allow",
-        type=click.Choice(ALLOWABLE_GUARDS),
-        multiple=True,
-        help="Pass exactly this guard; repeatable.",
-    )(function)
+    function = allow_option(ALLOWABLE_GUARDS)(function)
     function = click.option(
         "--driver",
         callback=driver_name,

@@ -195,7 +195,7 @@ def _mapped(
             raise KernelRefusal(
                 f"the kernel unmapped {unmapped} of {piece.size} bytes at IOVA {piece.iova:#x}",
                 code="unmap-short",
-                hint="nothing stays mapped: closing the container drops the rest. Please report this",
+                hint="nothing stays mapped: closing the container drops the rest; please report this",
             )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from vfioctl.errors import UsageError
 from vfioctl.host.machine import Machine
 from vfioctl.host.state import Home
-from vfioctl.model import KERNELS_CHOICE, BindingGoal, Device, Snapshot
+from vfioctl.model import KERNELS_CHOICE, BindingGoal, Device, Snapshot, shown
 from vfioctl.ops.access import node_paths
 from vfioctl.ops.assign import Plan, planned
 from vfioctl.ops.change import Request
@@ -26,7 +26,10 @@ def plan_unbind(
     """The change that gives devices back: to the driver they had (recorded), to ``to``, to none, or to whatever
     driver the kernel picks. Changes nothing. Raises Busy or UsageError."""
     if to is not None and machine.is_vfio_driver(to):
-        raise UsageError(f"--to {to}: that is a VFIO driver", hint="vfioctl bind", subject=to)
+        named = " ".join(shown(device.key) for device in devices)
+        raise UsageError(
+            f"--to {to}: that is a VFIO driver", hint=f"vfioctl bind --driver {to} {named}", subject=to
+        )
     homes = machine.state.homes()
     goals: dict[str, BindingGoal] = {}
     modules: list[str] = []

@@ -194,8 +194,8 @@ def _enforced(reserved: Iterable[tuple[int, int, str]]) -> Iterator[tuple[int, i
 def _what_fits(space: Space, size: int) -> str:
     found = _first_fit(space, size)
     if found is None:
-        return f"No free range holds {format_size(size)}: ask for less."
-    return f"{format_iova(found)} would fit; without an IOVA, vfioctl chooses one."
+        return f"no free range holds {format_size(size)}: ask for less"
+    return f"{format_iova(found)} would fit; without an IOVA, vfioctl chooses one"
 
 
 def _no_entries(count: int, left: int) -> KernelRefusal:

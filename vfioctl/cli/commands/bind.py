@@ -7,7 +7,7 @@ import click
 from vfioctl.cli import assigned, messages
 from vfioctl.cli.access_options import access_options, wish
 from vfioctl.cli.arguments import SUBJECT
-from vfioctl.cli.changing import bind_planner, binding_options, wait_option
+from vfioctl.cli.changing import bind_planner, binding_options, dry_run_option, wait_option
 from vfioctl.cli.output import Output, output_options
 from vfioctl.cli.session import Session
 from vfioctl.errors import ExitStatus
@@ -40,7 +40,7 @@ Exit status:
     help="new-id gives the driver the device's ids for a moment: every device with the same ids matches then.",
 )
 @access_options
-@click.option("--dry-run", is_flag=True, help="Print the writes as shell lines, and make none.")
+@dry_run_option
 @wait_option
 @output_options(assigned.COLUMNS, assigned.DEFAULT)
 @click.pass_obj
@@ -65,7 +65,8 @@ def command(
     without a driver or with a host driver are bound, bridges whose driver blocks the group are unbound, and members
     that the kernel tolerates (ports on pcieport, pci-stub) are left alone. vfio-pci and the IOMMU backend are loaded
     when they are missing. The driver links, nodes, owners and modes are read back before anything is reported, and
-    when a step fails everything is put back.
+    when a step fails everything is put back. What the host uses is refused, guard by guard, and taken only with
+    --allow for each.
     """
     from vfioctl.ops.assign import carry_out
     from vfioctl.ops.bind import BindOptions

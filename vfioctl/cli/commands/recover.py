@@ -20,16 +20,19 @@ Examples:
 
 \b
 Exit status:
-  0 put back, or nothing to put back; 9 something could not be put back: it says what, and can be run again.""",
+  0 put back, or nothing to put back; 4 not root; 6 another vfioctl is changing devices; 9 something could not be put
+  back: it says what, and can be run again.""",
 )
 @wait_option
 @output_options()
 @click.pass_obj
 def command(session: Session, wait: float | None, output: Output) -> None:
-    """Put back the drivers, overrides, owners and modes from before an interrupted change, or a run that was killed.
+    """Put back what was there before an interrupted change, or before a run that was killed.
 
-    vfioctl records them in /run/vfioctl before its first write. While such a record is left over, changing commands
-    refuse to run. Devices that a living run has lent to its command are left alone.
+    That is drivers, overrides, virtual functions, and owners, modes and access control lists of nodes, as vfioctl
+    recorded them in /run/vfioctl before its first write; a driver that has gone is loaded again. While such a record is
+    left over, changing commands refuse to run. Devices that a living run has lent to its command are left alone; those
+    that somebody still holds are waited for, as long as --timeout allows.
     """
     from vfioctl.ops.restore import recover
 

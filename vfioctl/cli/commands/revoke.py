@@ -16,7 +16,13 @@ from vfioctl.cli.session import Session
     epilog="""\b
 Examples:
   vfioctl revoke 26
-  vfioctl revoke 0000:01:00.0 -J""",
+  vfioctl revoke 0000:01:00.0 -J
+
+\b
+Exit status:
+  0 revoked (also when nothing had to change), 1 a group has no node, 3 no such group, or device, 4 not root,
+  5 refused by a guard, 6 another vfioctl is changing devices, 7 the kernel refused, 8 failed and put back,
+  9 failed and not all put back, 124 udev did not settle in time: its rules may still change owner and mode.""",
 )
 @click.argument("subjects", metavar="GROUP|DEVICE...", nargs=-1, required=True, type=SUBJECT)
 @wait_option
@@ -28,9 +34,9 @@ def command(
     wait: float | None,
     output: Output,
 ) -> int:
-    """Make the nodes root's alone again: root:root, mode 0600, as the kernel makes them.
+    """Make the nodes root's alone again: root:root, mode 0600, no access control list, as the kernel makes them.
 
-    Who has a node open already keeps it open; vfioctl unbind names such a holder.
+    Who has a node open already keeps it open; vfioctl holders names them.
     """
     from vfioctl.policy.access import KERNELS_OWN
 

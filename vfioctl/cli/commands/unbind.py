@@ -6,7 +6,7 @@ import click
 
 from vfioctl.cli import assigned, messages
 from vfioctl.cli.arguments import SUBJECT, driver_name
-from vfioctl.cli.changing import chosen, wait_option
+from vfioctl.cli.changing import allow_option, chosen, dry_run_option, wait_option
 from vfioctl.cli.output import Output, output_options
 from vfioctl.cli.session import Session
 from vfioctl.errors import UsageError
@@ -27,8 +27,9 @@ Examples:
 
 \b
 Exit status:
-  0 given back (also when it was before), 4 not root, 5 refused by a guard, 6 somebody holds it,
-  8 failed and put back, 9 failed and not all put back, 124 the kernel did not answer in time.""",
+  0 given back (also when it was before), 3 no such group or device, 4 not root, 5 refused by a guard, 6 somebody
+  holds it, 7 the kernel refused the first step, 8 failed and put back, 9 failed and not all put back, 124 the
+  kernel did not answer in time.""",
 )
 @click.argument("subjects", metavar="GROUP|DEVICE...", nargs=-1, required=True, type=SUBJECT)
 @click.option(
@@ -38,13 +39,8 @@ Exit status:
 @click.option(
     "--leave-unbound", is_flag=True, help="To no driver; takes a device from its host driver as well."
 )
-@click.option(
-    "--allow",
-    type=click.Choice(IN_USE_GUARDS),
-    multiple=True,
-    help="Pass exactly this guard; repeatable.",
-)
-@click.option("--dry-run", is_flag=True, help="Print the writes as shell lines, and make none.")
+@allow_option(IN_USE_GUARDS)
+@dry_run_option
 @wait_option
 @output_options(assigned.COLUMNS, assigned.DEFAULT)
 @click.pass_obj

@@ -97,7 +97,7 @@ def set_iommu_permission(refusal: Refusal) -> VfioctlError:
     return KernelRefusal(
         f"the interrupts of {refusal.group} are not isolated: its devices could forge interrupts of others",
         code="interrupts-not-isolated",
-        hint="turn interrupt remapping on in the firmware (and drop intremap=off, nointremap). At your own risk:"
+        hint="turn interrupt remapping on in the firmware (and drop intremap=off, nointremap); at your own risk:"
         " echo Y > /sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts",
     )
 
@@ -148,7 +148,7 @@ def direct_region(refusal: Refusal) -> VfioctlError:
         " give such a device away",
         code="direct-region",
         hint="look for a firmware setting or update (RMRR on Intel, IVMD on AMD, RMR on Arm: lines ending in"
-        f" 'direct' in /sys/kernel/iommu_groups/{refusal.argument}/reserved_regions). No option of vfioctl helps",
+        f" 'direct' in /sys/kernel/iommu_groups/{refusal.argument}/reserved_regions); no option of vfioctl helps",
     )
 
 

@@ -23,7 +23,7 @@ def _device_invalid(refusal: Refusal) -> VfioctlError:
     return KernelRefusal(
         f"{refusal.state.device or 'the device'} cannot be opened: {refusal.group} has no container with an IOMMU"
         " yet, or the VF token is malformed",
-        hint="the order is: container, group, IOMMU, device. A VF token is vf_token= and a UUID of 36 characters",
+        hint="the order is: container, group, IOMMU, device; a VF token is vf_token= and a UUID of 36 characters",
     )
 
 

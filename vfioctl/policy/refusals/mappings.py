@@ -91,7 +91,7 @@ def _map_busy(refusal: Refusal) -> VfioctlError:
     return KernelRefusal(
         f"the IOMMU driver has a conflict in its page tables at {place(refusal.state)}",
         code="kernel",
-        hint="the kernel log may say more. Choose another IOVA",
+        hint="the kernel log may say more; choose another IOVA",
     )
 
 

@@ -20,7 +20,7 @@ def _open_group_denied(refusal: Refusal) -> VfioctlError:
     if refusal.state.noiommu:
         return PermissionDenied(
             f"{refusal.group} is a no-IOMMU group: opening it takes the capability CAP_SYS_RAWIO",
-            hint="run it as root. Nothing protects the host's memory from such a device",
+            hint="run it as root; nothing protects the host's memory from such a device",
         )
     who = f"user {refusal.state.user}" if refusal.state.user else "the caller"
     return PermissionDenied(
@@ -33,8 +33,8 @@ def _open_group_not_permitted(refusal: Refusal) -> VfioctlError:
     error = _open_group_denied(refusal)
     if not refusal.state.noiommu:
         error.hint = (
-            f"{error.hint}. Where the file mode does allow it, a container's device rules may not:"
-            " EPERM is what a device cgroup answers."
+            f"{error.hint}; where the file mode does allow it, a container's device rules may not:"
+            " EPERM is what a device cgroup answers"
         )
     return error
 
@@ -45,7 +45,7 @@ def _open_group_busy(refusal: Refusal) -> VfioctlError:
         f"{refusal.group} is in use{by}",
         code="group-busy",
         hint="a group has one user at a time: a virtual machine, DPDK, or a program that has one of its devices"
-        f" open. See who: fuser -v {refusal.path or '/dev/vfio/' + refusal.argument}",
+        f" open; see who: vfioctl holders {refusal.argument}",
     )
 
 

@@ -42,7 +42,7 @@ _CAUSES: dict[tuple[str, int], tuple[str, str]] = {
     ),
     ("drivers_probe", errno.EINVAL): (
         "the kernel does not look for a driver for {subject}: its IOMMU group is in use through VFIO",
-        "end the user of the group first: fuser -v /dev/vfio/*",
+        "end the user of the group first: vfioctl holders {subject}",
     ),
     ("new_id", errno.EINVAL): (
         "{driver} does not accept the id",
@@ -72,7 +72,7 @@ def explain_write(write: Write, error: OSError, subject: str) -> VfioctlError:
         return Busy(
             f"{driver} cannot have {named}: another driver has it, its IOMMU group is in use through VFIO, "
             "or it has virtual functions enabled",
-            hint=f"vfioctl show {named}; end the user of the group (fuser -v /dev/vfio/*), or "
+            hint=f"vfioctl show {named}; end the user of the group (vfioctl holders {named}), or "
             "write 0 to sriov_numvfs with the host driver bound",
             subject=named,
             errno=number,
