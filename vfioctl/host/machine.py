@@ -57,7 +57,7 @@ class Machine:
         if not os.path.isdir(top):
             return None
         driver = link_name(f"{top}/driver")
-        if driver is None and os.path.isdir(f"{top}/vfio-dev"):
+        if driver is None and (os.path.isdir(f"{top}/vfio-dev") or self._node_lingers(top)):
             raise being_unbound(address, self.device_holders(key))
         override, numvfs = self.read_locked([f"{top}/driver_override", f"{top}/sriov_numvfs"])
         if isinstance(override, Lock) or isinstance(numvfs, Lock):
@@ -66,6 +66,19 @@ class Machine:
             driver,
             None if override in ("(null)", "") else override,
             int(numvfs) if numvfs and numvfs.isdecimal() else None,
+        )
+
+    def _node_lingers(self, top: str) -> bool:
+        """Whether the group of the device ``top`` has a node although no member has a VFIO driver: the kernel is still
+        taking one away (policy.viability.is_being_unbound, but for one device)."""
+        group = link_name(f"{top}/iommu_group")
+        if not any(os.path.exists(self.at(f"/dev/vfio/{name}")) for name in (group, f"noiommu-{group}")):
+            return False
+        members = self.at(f"/sys/kernel/iommu_groups/{group}/devices")
+        return not any(
+            (driver := link_name(f"{members}/{name}/driver")) is not None
+            and (driver in VFIO_DRIVERS or os.path.isdir(f"{members}/{name}/vfio-dev"))
+            for name in names(members)
         )
 
     def read_locked(self, paths: Sequence[str]) -> list[str | Lock | None]:

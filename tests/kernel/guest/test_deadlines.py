@@ -87,7 +87,7 @@ def test_an_unbind_that_waits_for_a_user_who_came_in_between(
         assert JOURNAL.exists()
         # The writer was left to the kernel, once, and is nobody's zombie.
         assert Path(f"/proc/{kernel['pid']}/stat").read_text().rpartition(")")[2].split()[1] == "1"
-        recovering = vfioctl("recover", "-J", deadline=30)
+        recovering = vfioctl("--timeout", "2", "recover", "-J", deadline=30)
         assert recovering.status == 9, recovering.stderr
         assert f"process {user}" in recovering.json_error["message"]
         assert vfioctl("bind", roles["edu"], "-J").json_error["code"] == "unfinished-change"
