@@ -156,7 +156,7 @@ def start(
 ) -> Running:
     """Start ``vfioctl`` with ``arguments``. ``main`` stands in for it in the test-bed's own tests."""
     if main is None and not setting.real:
-        main = _preloaded_main()
+        main = preloaded_main()
     streams, outputs, source = _terminal() if setting.tty else _pipes()
     began = time.monotonic()
     ready, not_ready = os.pipe()
@@ -177,7 +177,7 @@ def start(
 
 
 @functools.cache
-def _preloaded_main() -> Callable[[list[str]], object]:
+def preloaded_main() -> Callable[[list[str]], object]:
     """vfioctl's ``main``, with all that a command may import imported already: that is what takes the time."""
     package = importlib.import_module("vfioctl")
     for module in pkgutil.walk_packages(package.__path__, "vfioctl."):
