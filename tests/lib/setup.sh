@@ -19,6 +19,8 @@ wanted_commands=(
     strace:strace
     lspci:pciutils
     ip:iproute2
+    dmsetup:dmsetup
+    losetup:mount
     man:man-db
     groff:groff
     shellcheck:shellcheck
