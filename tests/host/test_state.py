@@ -40,7 +40,7 @@ def test_what_is_saved_is_loaded(state: StateDirectory) -> None:
     state.save_homes(JOURNAL.homes)
     assert state.homes() == JOURNAL.homes
     assert sorted(os.listdir(state.path)) == ["homes.json"]
-    assert journal_from_json(json.loads(json.dumps(journal_to_json(JOURNAL)))) == JOURNAL
+    assert journal_from_json(json.loads(json.dumps(journal_to_json(JOURNAL))), "there") == JOURNAL
 
 
 def test_it_is_the_owners_alone(state: StateDirectory) -> None:
@@ -103,6 +103,7 @@ def test_a_journal_that_is_no_journal(state: StateDirectory, content: bytes) -> 
         state.load_journal()
     assert caught.value.code == "journal-unreadable"
     assert caught.value.status is ExitStatus.GUARD
+    assert str(path) in caught.value.message
     assert path.read_bytes() == content
     with pytest.raises(GuardRefusal):
         state.refuse_unfinished()

@@ -346,3 +346,21 @@ def _points(kernel: FakeKernel) -> list[str]:
     machine = FakeMachine(kernel)
     assert run(machine, NIC).status == 0
     return machine.points
+
+
+def test_a_dry_run_answers_as_the_change_would(kernel: FakeKernel, machine: FakeMachine) -> None:
+    found: list[Result] = []
+
+    def command(command: Command) -> int:
+        found.extend(
+            run_command(FakeMachine(kernel), name, NIC, "--dry-run", "-J") for name in ("bind", "unbind")
+        )
+        return 0
+
+    machine.command = command
+    assert run(machine, NIC).status == 0
+    assert [(result.status, result.json_error["code"]) for result in found] == [(5, "lent")] * 2
+    assert all("commands" in result.json for result in found)
+    Path(kernel.tree.at("/run/vfioctl/journal.json")).write_text("{")
+    refused = run_command(FakeMachine(kernel), "bind", NIC, "--dry-run", "-J")
+    assert (refused.status, refused.json_error["code"]) == (5, "unfinished-change")

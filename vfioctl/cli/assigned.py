@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -70,6 +71,8 @@ def print_dry_run(
 ) -> None:
     """Prints what would be done, as lines that a root shell could run, and as comments what the host would lose and
     ``choices``. Raises GuardRefusal, after that, when it would be refused."""
+    from vfioctl.ops.lease import refuse_lent, refuse_unfinished
+
     lines = [f"modprobe {shlex.quote(module)}" for module in planned.request.modules]
     lines += as_shell(planned.steps)
     if access is not None:
@@ -93,6 +96,9 @@ def print_dry_run(
         sys.stdout.write("".join(f"{visible(line)}\n" for line in lines))
     sys.stdout.flush()
     planned.refuse_in_use()
+    with contextlib.suppress(PermissionError):  # only root can see what is under way
+        refuse_unfinished(session.machine)
+        refuse_lent(session.machine, planned.devices, planned.request.nodes)
 
 
 def _level(use: Use, planned: Plan) -> str:

@@ -96,7 +96,7 @@ class StateDirectory:
     def load_journal(self, name: str = "journal.json") -> Journal | None:
         """The journal of an unfinished change, or None. Raises VfioctlError when it cannot be understood."""
         data = self._load(name)
-        return None if data is None else journal_from_json(data)
+        return None if data is None else journal_from_json(data, os.path.join(self.path, name))
 
     def clear_journal(self, name: str = "journal.json") -> None:
         """The change is over: what is there now is what was wanted, or what was there before."""
@@ -195,8 +195,8 @@ def journal_to_json(journal: Journal) -> dict[str, Any]:
     }
 
 
-def journal_from_json(data: Mapping[str, Any]) -> Journal:
-    """The inverse of :func:`journal_to_json`. Raises VfioctlError."""
+def journal_from_json(data: Mapping[str, Any], path: str) -> Journal:
+    """The inverse of :func:`journal_to_json`. Raises VfioctlError, which names ``path``."""
     try:
         return Journal(
             str(data["command"]),
@@ -210,7 +210,7 @@ def journal_from_json(data: Mapping[str, Any]) -> Journal:
             {path: tuple(map(_key, keys)) for path, keys in data.get("members", {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _unreadable("the journal", _why(error)) from error
+        raise _unreadable(path, _why(error)) from error
 
 
 def unfinished(path: str) -> GuardRefusal:

@@ -24,7 +24,7 @@ from vfioctl.errors import (
 from vfioctl.host.machine import Machine
 from vfioctl.host.state import Home, Journal
 from vfioctl.model import KERNELS_CHOICE, Access, Binding, BindingGoal, DynamicId, SetAccess, State, shown
-from vfioctl.ops.lease import refuse_left_over, refuse_lent
+from vfioctl.ops.lease import refuse_lent, refuse_unfinished
 from vfioctl.ops.modules import load_modules
 from vfioctl.ops.restore import close, restore, without_ids
 from vfioctl.ops.signals import Signals
@@ -82,8 +82,7 @@ def change(
         make()  # what is wrong with the request itself is said first
         raise
     with machine.state.lock(machine.timeout if wait is None else wait, tell), Signals() as signals:
-        machine.state.refuse_unfinished()
-        refuse_left_over(machine)
+        refuse_unfinished(machine)
         request = make()
         refuse_lent(machine, (*request.bindings, *request.witnesses), request.nodes)
         before = _read(machine, request)

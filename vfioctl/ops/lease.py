@@ -14,8 +14,10 @@ from vfioctl.ops.steps import Tell
 _STEP = 0.05  # seconds between two looks
 
 
-def refuse_left_over(machine: Machine) -> None:
-    """A lease whose process is gone is an unfinished change. Raises GuardRefusal."""
+def refuse_unfinished(machine: Machine) -> None:
+    """A journal that is left over is an unfinished change, and so is a lease whose process is gone. Raises
+    GuardRefusal."""
+    machine.state.refuse_unfinished()
     if any(not machine.leases.is_alive(lease.owner) for lease in machine.leases.all()):
         raise unfinished(machine.state.path)
 
