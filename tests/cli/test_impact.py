@@ -203,7 +203,7 @@ class TestBind:
                 assert refused.json["impacts"] == shown.json["results"]
                 assert any("/driver_override" in line for line in refused.json["commands"])
                 text = on_machine(kernel, *arguments).stdout
-                assert text.startswith(f"# {NIC}: {guard} (refuses): {evidence}\n")
+                assert text.startswith(f"# {NIC}: {guard} (refuse): {evidence}\n")
             else:
                 assert refused.stdout == ""
             assert error["guards"] == [{"guard": guard, "subject": NIC, "evidence": evidence}]

@@ -19,10 +19,14 @@ import pytest
 
 from tests.bench.tree import build
 from tests.cli.examples import assert_parses, calls
+from tests.fakes.command import run_command
+from tests.fakes.machine import FakeMachine
+from tests.fakes.topology import ROLES, SMALL, boot
 from vfioctl.cli import manual
 from vfioctl.cli.app import run, vfioctl
 from vfioctl.cli.registry import COMMANDS
 from vfioctl.errors import ExitStatus
+from vfioctl.host.holders import Holder
 from vfioctl.policy.guards import ALLOWABLE_GUARDS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -120,10 +124,11 @@ def test_every_guard_is_named() -> None:
     assert {name for name in raised - set(ALLOWABLE_GUARDS) if f"\n{name}\n" not in never} == set()
 
 
-def shapes() -> list[tuple[list[str], Any]]:
+def shapes(mark: str = "shape") -> list[tuple[list[str], Any]]:
     found = re.findall(
-        r'^\.\\" shape: ([^\n]*)\n(.*?)^\.EE\n', section("JSON SHAPES"), re.MULTILINE | re.DOTALL
+        rf'^\.\\" {mark}: ([^\n]*)\n(.*?)^\.EE\n', section("JSON SHAPES"), re.MULTILINE | re.DOTALL
     )
+    assert found
     return [(command.split(), json.loads(plain(text))) for command, text in found]
 
 
@@ -143,6 +148,33 @@ def test_shapes_are_what_is_printed(
     assert run(["--root", str(tmp_path), *command, *subjects]) in (0, 1)
     printed = json.loads(capsys.readouterr().out)
     assert keys(printed) == keys(shown)
+
+
+@pytest.mark.parametrize(("command", "shown"), shapes("shape on the fake"), ids=lambda value: str(value)[:20])
+def test_shapes_of_changes_are_what_is_printed(command: list[str], shown: Any, tmp_path: Path) -> None:
+    kernel = boot(str(tmp_path), SMALL)
+    nic, nvme = ROLES["nic_a"], ROLES["nvme"]
+    kernel.write(f"/sys/bus/pci/devices/{nvme}/sriov_numvfs", "2")
+    machine = FakeMachine(kernel)
+    if command[0] == "permit":
+        assert run_command(machine, "bind", nic).status == 0
+    if command[0] == "holders":
+        machine.held["/dev/vfio/12"] = [Holder(1, "qemu", 0, address=nic, node="/dev/vfio/12")]
+    printed = run_command(machine, *command)
+    assert printed.status in (0, 1), printed.stderr
+    assert keys(printed.json) == keys(shown)
+
+
+def test_further_keys_of_errors_are_explained() -> None:
+    """They are given as details={"key": ...} or as a mapping that a function of that name makes."""
+    found = {"holders"}
+    for path in (REPOSITORY / "vfioctl").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "details" and isinstance(node.value, ast.Dict):
+                found |= {str(key.value) for key in node.value.keys if isinstance(key, ast.Constant)}
+    assert found >= {"guards", "kernel", "left", "cause"}
+    explained = section("JSON SHAPES").partition("Some errors have more keys:")[2]
+    assert {key for key in found if f".TP\n.B {key}\n" not in explained} == set()
 
 
 def keys(value: Any, path: str = "") -> set[str]:

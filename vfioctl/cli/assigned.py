@@ -103,8 +103,8 @@ def print_dry_run(
 
 def _level(use: Use, planned: Plan) -> str:
     if not use.refuses:
-        return "warning"
-    return "allowed" if use.guard in planned.allow else "refuses"
+        return "warn"
+    return "allowed" if use.guard in planned.allow else "refuse"
 
 
 def warn_unusable(done: Done) -> None:

@@ -29,15 +29,16 @@ MEANINGS = {
     ExitStatus.OK: "Yes, or done. Also when there was nothing to do.",
     ExitStatus.NO: "A clean no: the question was understood, and the answer is negative (not viable, no VFIO member).",
     ExitStatus.USAGE: "Usage: the command line is malformed, or asks for something that cannot be.",
-    ExitStatus.NOT_FOUND: "There is no such group, device, user or key.",
+    ExitStatus.NOT_FOUND: "There is no such group, device, user or key, or the device is in no IOMMU group.",
     ExitStatus.PERMISSION: "The caller may not do this.",
     ExitStatus.GUARD: "Refused by a guard, which is named together with its evidence; see GUARDS.",
-    ExitStatus.BUSY: "Busy: somebody holds it, and is named where that can be seen.",
+    ExitStatus.BUSY: "Busy: somebody holds it, or vfioctl's lock, and is named where that can be seen.",
     ExitStatus.KERNEL: "The kernel refused; the message has the errno and what it means here.",
-    ExitStatus.RESTORED: "Failed, and everything that had been changed was put back and read back.",
+    ExitStatus.RESTORED: "Failed or interrupted, and everything that had been changed was put back and read back.",
     ExitStatus.BROKEN: "Failed, and not everything could be put back: the message says exactly what is left. "
     "Run vfioctl recover.",
-    ExitStatus.TIMEOUT: "A deadline passed: the kernel, udev or modprobe did not answer within --timeout.",
+    ExitStatus.TIMEOUT: "A deadline passed: the kernel, udev or modprobe did not answer within --timeout; "
+    "see DEADLINES.",
 }
 
 _ESCAPES = str.maketrans({"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti"})
