@@ -32,7 +32,10 @@ def program() -> NoReturn:
     """The whole life of the process. It ends without taking the interpreter apart, a sixth of the time of a short
     command: files are closed and synced where they are used, and nothing is left to atexit."""
     # Until there is something to put right, Ctrl-C ends us as it ends any program, and not with a traceback.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as for a job in the background of a script
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Whoever called us may have it ignored, and then no child could be waited for.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         status = main()
     except Exception:  # noqa: BLE001  # a bug: the interpreter's status would be 1, and that is a clean "no"

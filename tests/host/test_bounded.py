@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from vfioctl.host import bounded, locked
 from vfioctl.host.locked import LOCKED
+from vfioctl.host.machine import Machine
 
 
 def children() -> set[int]:
@@ -107,3 +110,45 @@ def test_many_files_are_one_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(bounded, "start", counted)
     assert locked.read_all([str(tmp_path / "one")] * 3000) == ["x" * 100] * 3000
     assert forks == 1
+
+
+def test_a_signal_in_the_child_does_not_send_it_through_its_parents_code() -> None:
+    """As Ctrl-C does, which is for the whole process group, until the child has left it."""
+    script = """
+import os, signal
+from vfioctl.host import bounded
+fork = os.fork
+def interrupted_fork():
+    child = fork()
+    if child == 0:
+        signal.raise_signal(signal.SIGINT)
+    return child
+os.fork = interrupted_fork
+try:
+    print(bounded.call(lambda: 7, 10), flush=True)
+except KeyboardInterrupt:
+    print("escaped", os.getpid(), flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.stdout == "7\n", done.stderr
+
+
+def test_a_group_whose_lock_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its opening waits: whoever has the lock for that long uses the group."""
+    node = tmp_path / "26"
+    node.touch()
+    machine = Machine(timeout=0.3)
+    machine.root = str(tmp_path)
+    assert not machine.is_held("/26") and not machine.is_held("/27")
+    real = os.open
+
+    def waiting(path: object, *arguments: object, **named: object) -> int:
+        if path == str(node):
+            time.sleep(30)
+        return real(path, *arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", waiting)
+    assert machine.is_held("/26")
+    assert children() == set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 from vfioctl.host.modules import aliases
@@ -30,3 +32,27 @@ def test_modules_and_what_is_built_in(tmp_path: Path) -> None:
         ModuleAlias("vfio-reset:acme,dma", "vfio_platform_acme")
     ]
     assert aliases(str(tmp_path), "5.10.0", "vfio_pci:") == []
+
+
+def test_a_signal_waits_until_the_module_is_there(tmp_path: Path) -> None:
+    """Otherwise its driver could take devices after they have been put back."""
+    program = tmp_path / "modprobe"
+    program.write_text(f"#!/bin/sh\nsleep 0.5\ngrep SigBlk /proc/self/status >{tmp_path}/loaded\n")
+    program.chmod(0o755)
+    script = f"""
+import os, signal
+from vfioctl.host import modules
+from vfioctl.ops.signals import Interrupted, Signals
+modules._PATH = {str(tmp_path)!r}
+signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+try:
+    with Signals():
+        modules.modprobe("vfio-pci", 20)
+except Interrupted:
+    print(open({str(tmp_path / "loaded")!r}).read().split())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout == "['SigBlk:', '0000000000000000']\n"

@@ -14,7 +14,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from vfioctl.host.files import read
@@ -80,20 +80,33 @@ def start(work: Callable[[int], None]) -> tuple[int, int]:
     """A child process that does ``work`` (given the descriptor to write to) and ends; its pid, and the descriptor to
     read from. It has left the terminal's process group and the caller's standard streams."""
     receiver, sender = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setpgid(0, 0)  # a Ctrl-C on the terminal is for the parent, which decides what happens next
-            # One that is left behind must not keep the caller's pipes open: $(vfioctl ...) would wait for it.
-            nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            for stream in (0, 1, 2):
-                os.dup2(nowhere, stream)
-            os.close(receiver)
-            work(sender)
-        finally:
-            os._exit(0)
+    with postponed():  # a handler that raises in the child would send it back up through its parent's code
+        child = os.fork()
+        if child == 0:
+            try:
+                os.setpgid(
+                    0, 0
+                )  # a Ctrl-C on the terminal is for the parent, which decides what happens next
+                # One that is left behind must not keep the caller's pipes open: $(vfioctl ...) would wait for it.
+                nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+                for stream in (0, 1, 2):
+                    os.dup2(nowhere, stream)
+                os.close(receiver)
+                work(sender)
+            finally:
+                os._exit(0)
     os.close(sender)
     return child, receiver
+
+
+@contextlib.contextmanager
+def postponed() -> Iterator[frozenset[int]]:
+    """SIGTERM, SIGHUP and SIGINT wait meanwhile, also in the processes that are started; what was blocked before."""
+    mask = frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP, signal.SIGINT}))
+    try:
+        yield mask
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def end(pid: int) -> None:

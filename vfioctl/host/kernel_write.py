@@ -7,14 +7,9 @@ been sent a signal there cannot even be killed (drivers/vfio/vfio_main.c, vfio_u
 from __future__ import annotations
 
 import os
-import signal
 
 from vfioctl.errors import DeadlinePassed
 from vfioctl.host import bounded
-
-_SIGNALS = frozenset(
-    {signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
-)  # blocked in the child as well: it inherits that
 
 
 def write(path: str, data: str, timeout: float) -> None:
@@ -29,10 +24,10 @@ def write(path: str, data: str, timeout: float) -> None:
         finally:
             os.close(fd)
 
-    # A signal waits until the kernel has answered: otherwise the way back would begin while the write is under way.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
-        bounded.call(work, timeout, leave=True)
+        # Until the kernel has answered: otherwise the way back would begin while the write is under way.
+        with bounded.postponed():
+            bounded.call(work, timeout, leave=True)
     except bounded.Expired as error:
         raise DeadlinePassed(
             f"the kernel has not answered a write of {data.strip()!r} to {path} within {timeout:g} s: {error.place}",
@@ -43,5 +38,3 @@ def write(path: str, data: str, timeout: float) -> None:
         ) from error
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from error
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from vfioctl.host import kernel_write, modules
+from vfioctl.host import bounded, kernel_write, modules
 from vfioctl.host.acl import read_acl, remove_acl, write_acl
 from vfioctl.host.files import link_name, names, read
 from vfioctl.host.holders import VFIO_KINDS, Found, Holder, being_changed, being_unbound, find_holders
@@ -250,13 +250,21 @@ class Machine:
         return [holder for holder in self.find_holders([key]).holders if holder.kind in VFIO_KINDS]
 
     def is_held(self, path: str) -> bool:
-        """Whether a group node is open somewhere: it admits one opener, so opening it tells (EBUSY)."""
+        """Whether a group node is open somewhere: it admits one opener, so opening it tells (EBUSY). Opening takes the
+        group's lock, and whoever holds that for long uses the group (drivers/vfio/group.c). Raises OSError when no
+        process can be started to look."""
+
+        def look() -> int:
+            try:
+                os.close(os.open(self.at(path), os.O_RDWR | os.O_CLOEXEC))
+            except OSError as error:
+                return error.errno or 0
+            return 0
+
         try:
-            fd = os.open(self.at(path), os.O_RDWR | os.O_CLOEXEC)
-        except OSError as error:
-            return error.errno == errno.EBUSY
-        os.close(fd)
-        return False
+            return bounded.call(look, min(PATIENCE, self.timeout)) == errno.EBUSY
+        except bounded.Expired:
+            return True
 
     def find_command(self, word: str, search: str, account: Account, memlock: int | None) -> str:
         """The path of a command as the user sees it. Raises OSError or bounded.Expired."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 
 from vfioctl.errors import DeadlinePassed, KernelRefusal
-from vfioctl.host.bounded import place_of
+from vfioctl.host.bounded import place_of, postponed
 from vfioctl.host.files import read
 from vfioctl.model import ModuleAlias
 
@@ -61,26 +62,29 @@ def modprobe(name: str, timeout: float) -> None:
             subject=name,
             code="no-module",
         )
-    child = subprocess.Popen(
-        [program, "--", name],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        process_group=0,  # a Ctrl-C on the terminal is for vfioctl, which decides what happens next
-    )
-    try:
-        _, said = child.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired as error:
-        # Not killed: a module's init function that hangs cannot be, and waiting for it would hang us too.
-        place = place_of(child.pid)
-        raise DeadlinePassed(
-            f"modprobe {name} has not ended within {timeout:g} s: {place}",
-            hint="the module's init function hangs, or modprobe waits for something else: look in the kernel log; "
-            "when it has ended: vfioctl recover",
-            subject=name,
-            details={"kernel": place._asdict()},
-        ) from error
+    # A signal waits until the module is there or not: otherwise its driver could take devices after the way back.
+    with postponed() as mask:
+        child = subprocess.Popen(
+            [program, "--", name],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,  # a Ctrl-C on the terminal is for vfioctl, which decides what happens next
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask),
+        )
+        try:
+            _, said = child.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            # Not killed: a module's init function that hangs cannot be, and waiting for it would hang us too.
+            place = place_of(child.pid)
+            raise DeadlinePassed(
+                f"modprobe {name} has not ended within {timeout:g} s: {place}",
+                hint="the module's init function hangs, or modprobe waits for something else: look in the kernel "
+                "log; when it has ended: vfioctl recover",
+                subject=name,
+                details={"kernel": place._asdict()},
+            ) from error
     if child.returncode != 0:
         words = said.strip().splitlines() or [f"modprobe ended with {child.returncode}"]
         raise KernelRefusal(

@@ -27,7 +27,8 @@ class Signals:
 
     def __enter__(self) -> Signals:
         for name in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            self._previous[name] = signal.signal(name, self._handle)
+            if signal.getsignal(name) is not signal.SIG_IGN:  # nohup, or a job in the background of a script
+                self._previous[name] = signal.signal(name, self._handle)
         return self
 
     def __exit__(self, *error: object) -> None:
