@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -154,3 +155,17 @@ def test_one_change_at_a_time(state: StateDirectory) -> None:
     finally:
         os.close(ready)
         os.waitpid(child, 0)
+
+
+def test_a_full_disk_does_not_keep_the_lock_from_anybody(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recovery needs no room, and who holds the lock is but a courtesy."""
+    state.ensure()
+
+    def full(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with state.lock(1, lambda text: None):
+        pass

@@ -41,8 +41,7 @@ class Leases:
         """Makes the journal of the change that is done a lease of this process. Raises OSError."""
         with contextlib.suppress(FileExistsError):
             os.mkdir(os.path.join(self.state.path, "runs"), 0o700)
-        owner = self.me()
-        self.state.move("journal.json", f"runs/{owner.pid}-{owner.started}.json")
+        self.state.move("journal.json", _name(self.me()))
 
     def all(self) -> list[Lease]:
         """Every lease, by pid. Raises VfioctlError when one cannot be understood."""
@@ -57,7 +56,9 @@ class Leases:
     def mine(self) -> Lease | None:
         """What this process has to give back."""
         me = self.me()
-        return next((lease for lease in self.all() if lease.owner == me), None)
+        name = _name(me)
+        journal = self.state.load_journal(name)  # whatever the others look like
+        return Lease(me, journal, name) if journal else None
 
     def end(self, lease: Lease) -> None:
         """All of it is given back."""
@@ -70,6 +71,10 @@ class Leases:
     def is_alive(self, owner: Owner) -> bool:
         """Whether the process still runs."""
         return _started(owner.pid) == owner.started
+
+
+def _name(owner: Owner) -> str:
+    return f"runs/{owner.pid}-{owner.started}.json"
 
 
 def _started(pid: int) -> int | None:

@@ -24,8 +24,9 @@ def held(path: str, timeout: float, waiting: Callable[[str], None]) -> Iterator[
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         _acquire(path, fd, timeout, waiting)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()} {_command()}".encode(errors="surrogateescape")[:_LONGEST], 0)
+        with contextlib.suppress(OSError):  # a disk that is full must not keep recover from its work
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()} {_command()}".encode(errors="surrogateescape")[:_LONGEST], 0)
         yield
     finally:
         os.close(fd)
