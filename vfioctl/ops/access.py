@@ -18,6 +18,11 @@ def wanted(machine: Machine, wish: AccessWish, paths: Sequence[str]) -> dict[str
     return {path: wish.applied_to(now) for path, now in found.items() if now is not None}
 
 
+def groups_of(snapshot: Snapshot, keys: Collection[str]) -> set[int]:
+    """The groups of some devices, of those that are in one."""
+    return {d.group for d in snapshot.devices if d.key in keys and d.group is not None}
+
+
 def node_paths(snapshot: Snapshot, groups: Collection[int]) -> tuple[str, ...]:
     """The nodes of some groups that exist: the group node and its members' cdevs."""
     paths = []

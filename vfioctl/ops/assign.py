@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from vfioctl.errors import VfioctlError
 from vfioctl.host.machine import Machine
 from vfioctl.model import Access, Snapshot, Step, shown
-from vfioctl.ops.access import node_paths, wanted
+from vfioctl.ops.access import groups_of, node_paths, wanted
 from vfioctl.ops.change import Outcome, Request, change
 from vfioctl.ops.steps import Tell
 from vfioctl.policy.access import AccessWish
@@ -59,6 +59,12 @@ def planned(machine: Machine, request: Request, impacts: tuple[Impact, ...], all
     return Plan(request, tuple(steps), impacts, frozenset(allow))
 
 
+def virtual_functions(machine: Machine, keys: Collection[str]) -> tuple[str, ...]:
+    """The virtual functions (keys) of devices that move: they go with their physical functions, if those lose them,
+    and come back with them, but not to their drivers."""
+    return tuple(vf for key in keys for vf in machine.virtual_functions(key) if vf not in keys)
+
+
 def carry_out(
     machine: Machine,
     make: Callable[[], Plan],
@@ -77,12 +83,12 @@ def carry_out(
         work.append(plan)
         watch = machine.watch_nodes()
         before = machine.snapshot()
-        existing = set(node_paths(before, _groups_of(before, plan.devices)))
+        existing = set(node_paths(before, groups_of(before, plan.devices)))
 
         def settled_access() -> Mapping[str, Access]:
             nonlocal settled
             now = machine.snapshot()
-            fresh = [p for p in node_paths(now, _groups_of(now, plan.devices)) if p not in existing]
+            fresh = [p for p in node_paths(now, groups_of(now, plan.devices)) if p not in existing]
             settled = watch.settle(fresh, machine.timeout)
             if not settled:
                 tell(
@@ -90,7 +96,7 @@ def carry_out(
                     "its rules may still change owner and mode"
                 )
             # Only what was asked for is given to anybody, not what a dynamic id has taken along.
-            asked = node_paths(now, _groups_of(now, plan.request.bindings))
+            asked = node_paths(now, groups_of(now, plan.request.bindings))
             return {} if access is None else wanted(machine, access, asked)
 
         return plan.request._replace(access=settled_access)
@@ -106,8 +112,3 @@ def carry_out(
             code="output",
         ) from error
     return Done(work[-1], outcome, after, settled)
-
-
-def _groups_of(snapshot: Snapshot, keys: Iterable[str]) -> set[int]:
-    wanted = set(keys)
-    return {d.group for d in snapshot.devices if d.key in wanted and d.group is not None}

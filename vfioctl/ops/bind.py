@@ -9,8 +9,8 @@ from vfioctl.errors import GuardRefusal, UsageError
 from vfioctl.host.machine import Machine
 from vfioctl.host.state import Home
 from vfioctl.model import Binding, BindingGoal, Device, DynamicId, IommuGroup, Snapshot
-from vfioctl.ops.access import node_paths
-from vfioctl.ops.assign import Plan, planned
+from vfioctl.ops.access import groups_of, node_paths
+from vfioctl.ops.assign import Plan, planned, virtual_functions
 from vfioctl.ops.change import Request
 from vfioctl.ops.drivers import choose_driver
 from vfioctl.ops.refuse import impact_of, refuse_held, refuse_unbindable
@@ -77,16 +77,12 @@ def plan_bind(
     if options.new_id:
         ids, others = _dynamic_ids(snapshot, endpoints, drivers, options)
     refuse_held(machine, snapshot, goals)
-    groups = {device.group for device in endpoints if device.group is not None}
     request = Request(
         command="bind",
         bindings=goals,
-        nodes=node_paths(snapshot, groups),
+        nodes=node_paths(snapshot, groups_of(snapshot, goals)),
         dynamic_ids=ids,
-        witnesses=(
-            *(device.key for device in others),
-            *(vf for key in goals for vf in machine.virtual_functions(key)),
-        ),
+        witnesses=(*(device.key for device in others), *virtual_functions(machine, goals)),
         modules=tuple(modules),
         homes=lambda before: _homes_after(machine, before, goals),
     )

@@ -12,9 +12,10 @@ from vfioctl.host.machine import Machine
 from vfioctl.host.state import Home, Journal
 from vfioctl.model import VFIO_DRIVERS, Binding, BindingGoal, DynamicId, SetAccess, shown
 from vfioctl.ops.lease import wait_for_users
-from vfioctl.ops.signals import Signals
+from vfioctl.ops.signals import Interrupted, Signals
 from vfioctl.ops.steps import Tell, apply
 from vfioctl.ops.stuck import not_as_before
+from vfioctl.policy.access import same_node
 from vfioctl.policy.planning import plan, remove_id
 
 
@@ -32,7 +33,14 @@ def recover(machine: Machine, tell: Tell = lambda text: None, wait: float | None
                 )
             else:
                 dead.append(lease)
-        held = {lease.name: wait_for_users(machine, lease.journal.before.bindings, tell) for lease in dead}
+        try:
+            held = {
+                lease.name: wait_for_users(machine, lease.journal.before.bindings, tell) for lease in dead
+            }
+        except Interrupted as interrupted:
+            raise NotRestored(
+                f"{interrupted.message}: nothing has been put back yet", hint="vfioctl recover"
+            ) from interrupted
         signals.armed = False
         left = []
         if journal is not None:
@@ -86,12 +94,23 @@ def restore(machine: Machine, journal: Journal, tell: Tell) -> list[str]:
     """Plans from what is to what was, device by device, going on past failures; what is left, in words."""
     left = without_ids(machine, journal.dynamic_ids, tell)
     backwards = reversed(list(journal.before.bindings.items()))
+    back = []
     # What had virtual functions first: they are among the others.
     for key, then in sorted(backwards, key=lambda entry: not entry[1].numvfs):
-        if key in journal.identities and machine.identity(key) not in (None, journal.identities[key]):
-            tell(f"at {shown(key)} there is another device now: it is left alone")
+        try:
+            identity = machine.identity(key)
+        except OSError as error:
+            left.append(f"{shown(key)} cannot be read: {error.strerror}; it had {then}")
             continue
-        left += _bring_back(machine, key, then, tell)
+        if key in journal.identities and identity not in (None, journal.identities[key]):
+            tell(f"at {shown(key)} there is another device now: it is left alone")
+        elif missing := _bring_back(machine, key, then, tell):
+            left += missing
+        else:
+            back.append(key)
+    for key in back:  # a driver whose module came back with another one may have taken it since
+        if not _is_back(machine, key, journal.before.bindings[key]):
+            left += _bring_back(machine, key, journal.before.bindings[key], tell)
     left += _nodes_back(machine, journal, tell)
     try:
         found = _homes_or_none(machine)
@@ -111,21 +130,27 @@ def _nodes_back(machine: Machine, journal: Journal, tell: Tell) -> list[str]:
         return [
             f"whose nodes these are now cannot be read, {', '.join(journal.before.access)}: {error.strerror}"
         ]
+    nodes = {}
     for path, access in journal.before.access.items():
-        if path in journal.members and not set(journal.members[path]) & set(members.get(path, ())):
-            if path in members:
-                tell(f"{path} belongs to other devices now: it is left alone")
-            continue
+        node = same_node(path, journal.members[path], members) if path in journal.members else path
+        if node is not None:
+            nodes[node] = access
+        elif path in members:
+            tell(f"{path} belongs to other devices now: it is left alone")
+    if nodes and not machine.settle(list(nodes)):  # udev may not have seen yet what has come back
+        tell(f"udev has not settled within {machine.timeout:g} s: its rules may still change owner and mode")
+    for path, access in nodes.items():
         why = ""
         try:
-            current = machine.access(path)
-            if current is not None and current != access:
-                apply(machine, SetAccess(path, access), tell)
+            try:
+                if machine.access(path) not in (None, access):
+                    apply(machine, SetAccess(path, access), tell)
+            except OSError as error:
+                why = f": {error.strerror}"
+            if machine.access(path) not in (None, access):
+                left.append(f"{path} could not be given back its owner and mode{why}")
         except OSError as error:
-            why = f": {error.strerror}"
-        current = machine.access(path)
-        if current is not None and current != access:
-            left.append(f"{path} could not be given back its owner and mode{why}")
+            left.append(f"{path} cannot be read: {error.strerror}; it had {access}{why}")
     return left
 
 
@@ -173,6 +198,14 @@ def _bring_back(machine: Machine, key: str, then: Binding, tell: Tell) -> list[s
     return [f"{shown(key)} has {now}; {had}{why}"]
 
 
+def _is_back(machine: Machine, key: str, then: Binding) -> bool:
+    try:
+        now = machine.binding(key)
+    except (Busy, OSError):
+        return False
+    return now is None or BindingGoal.back_to(then).reached(now)
+
+
 def _need_driver(machine: Machine, key: str, driver: str | None, tell: Tell) -> None:
     """Loads the module of a driver that has gone meanwhile. Raises KernelRefusal or DeadlinePassed."""
     if driver is None or machine.has_driver(key.partition("/")[0], driver):
@@ -193,6 +226,8 @@ def without_ids(machine: Machine, dynamic_ids: tuple[DynamicId, ...], tell: Tell
             # ENODEV: the id is not there, ENOENT: its driver is not, which is what is wanted.
             if error.errno not in (errno.ENODEV, errno.ENOENT):
                 left.append(f"{dynamic.driver} may still know the id {dynamic.fields}: {error.strerror}")
+        except DeadlinePassed as error:
+            left.append(f"{dynamic.driver} may still know the id {dynamic.fields}: {error.message}")
     return left
 
 

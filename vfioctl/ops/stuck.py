@@ -11,7 +11,10 @@ from vfioctl.model import BindingGoal, shown
 
 def explain_deadline(machine: Machine, journal: Journal, error: DeadlinePassed) -> DeadlinePassed:
     """The same error with who holds the devices of the change, and what has become of each by now."""
-    found = machine.find_holders(journal.before.bindings).holders
+    try:
+        found = machine.find_holders(journal.before.bindings).holders
+    except OSError:  # no process can be started, even to look
+        found = ()
     lines = [error.message, *(holder.sentence for holder in found)]
     left = not_as_before(machine, journal)
     return DeadlinePassed(
@@ -30,6 +33,9 @@ def not_as_before(machine: Machine, journal: Journal) -> list[str]:
             now = machine.binding(key)
         except Busy as busy:
             left.append(f"{busy.message}; it had {then}")
+            continue
+        except OSError as failure:
+            left.append(f"{shown(key)} cannot be read: {failure.strerror}; it had {then}")
             continue
         if now is not None and not BindingGoal.back_to(then).reached(now):
             left.append(f"{shown(key)} has {now}; it had {then}")

@@ -8,8 +8,8 @@ from vfioctl.errors import UsageError
 from vfioctl.host.machine import Machine
 from vfioctl.host.state import Home
 from vfioctl.model import KERNELS_CHOICE, BindingGoal, Device, Snapshot, shown
-from vfioctl.ops.access import node_paths
-from vfioctl.ops.assign import Plan, planned
+from vfioctl.ops.access import groups_of, node_paths
+from vfioctl.ops.assign import Plan, planned, virtual_functions
 from vfioctl.ops.change import Request
 from vfioctl.ops.refuse import impact_of, refuse_held, refuse_unreturnable
 from vfioctl.policy.viability import is_vfio_bound
@@ -45,7 +45,8 @@ def plan_unbind(
     request = Request(
         command="unbind",
         bindings=goals,
-        nodes=node_paths(snapshot, {device.group for device in devices if device.group is not None}),
+        nodes=node_paths(snapshot, groups_of(snapshot, goals)),
+        witnesses=virtual_functions(machine, goals),
         modules=tuple(dict.fromkeys(modules)),
         homes=lambda before: {key: home for key, home in machine.state.homes().items() if key not in goals},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from vfioctl.model import Access
@@ -50,6 +51,16 @@ class AccessWish(NamedTuple):
         return Access(
             now.uid if self.uid is None else self.uid, now.gid if self.gid is None else self.gid, mode, acl
         )
+
+
+def same_node(path: str, keys: Collection[str], members: Mapping[str, Collection[str]]) -> str | None:
+    """The node that stands now, by ``members`` (node to devices), for the devices ``keys`` as ``path`` did: numbers of
+    cdevs, and of groups of virtual functions, are given anew. None when there is none."""
+    kind = path.rpartition("/")[0]
+    alike = [
+        node for node, found in members.items() if node.rpartition("/")[0] == kind and set(found) & set(keys)
+    ]
+    return path if path in alike else next(iter(alike), None)
 
 
 #: What the kernel makes a node: root's alone.
