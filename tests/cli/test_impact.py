@@ -15,7 +15,7 @@ from tests.fakes.machine import FakeMachine
 from tests.fakes.topology import ROLES, boot
 from tests.fakes.uses import A, B, Host
 
-NIC = ROLES["nic_a"]
+NIC, CONV = ROLES["nic_a"], ROLES["conv_edu0"]
 GROUP = 12
 
 
@@ -143,6 +143,14 @@ class TestGroups:
             ROLES[role] for role in ("conv_bridge", "conv_edu0", "conv_edu1", "conv_nic")
         ]
         assert findings(result.json) == []
+
+    def test_a_device_stands_for_its_group_when_that_is_asked(self, kernel: FakeKernel) -> None:
+        alone = on_machine(kernel, "impact", CONV, "-J")
+        whole = on_machine(kernel, "impact", CONV, "--group", "-J")
+        group = on_machine(kernel, "impact", kernel.devices[CONV].group, "-J")
+        assert [result["address"] for result in alone.json["results"]] == [CONV]
+        moved = [result["address"] for result in group.json["results"]]
+        assert [result["address"] for result in whole.json["results"]] == moved and len(moved) > 1
 
     def test_a_bridge_by_its_name(self, kernel: FakeKernel) -> None:
         result = on_machine(kernel, "impact", ROLES["port_a"], "-J")

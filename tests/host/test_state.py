@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from vfioctl.errors import Busy, ExitStatus, GuardRefusal, PermissionDenied, VfioctlError
-from vfioctl.host.state import Home, Journal, StateDirectory, journal_from_json, journal_to_json
+from vfioctl.host.journal import Home, Journal, journal_from_json, journal_to_json
+from vfioctl.host.state import StateDirectory
 from vfioctl.model import Access, Binding, DynamicId, State
 
 JOURNAL = Journal(

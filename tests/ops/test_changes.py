@@ -13,7 +13,8 @@ from tests.fakes.drivers import FakeDevice, FakeDriver, PciId
 from tests.fakes.kernel import FakeKernel
 from tests.fakes.machine import FakeMachine, Killed
 from tests.fakes.topology import E1000, ROLES, SMALL, boot
-from vfioctl.host.state import Home, Journal, StateDirectory
+from vfioctl.host.journal import Home, Journal
+from vfioctl.host.state import StateDirectory
 from vfioctl.model import Access, Binding, State
 from vfioctl.ops.assign import carry_out
 from vfioctl.ops.unbind import plan_unbind

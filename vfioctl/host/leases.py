@@ -13,7 +13,8 @@ import re
 from typing import NamedTuple
 
 from vfioctl.host.files import names, read
-from vfioctl.host.state import Journal, StateDirectory
+from vfioctl.host.journal import Journal
+from vfioctl.host.state import StateDirectory
 
 
 class Owner(NamedTuple):

@@ -12,35 +12,20 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
-from vfioctl.errors import GuardRefusal, PermissionDenied, VfioctlError
+from vfioctl.errors import GuardRefusal, PermissionDenied
 from vfioctl.host import lock
-from vfioctl.host.acl import encode
-from vfioctl.model import Access, Binding, DynamicId, State
-
-VERSION = 1
-
-
-class Home(NamedTuple):
-    """Where a device was before vfioctl took it; ``identity`` (its modalias) guards against another device at
-    the same address."""
-
-    identity: str | None
-    binding: Binding
-
-
-class Journal(NamedTuple):
-    """What was there before a change that has not been finished, ids that the change may have added, the record of
-    home drivers as it was, and the devices' identities (modalias), for another one may come to the same address.
-    ``members``: by node, the devices (keys) that it is of, for group numbers are given again too."""
-
-    command: str
-    before: State
-    dynamic_ids: tuple[DynamicId, ...] = ()
-    homes: Mapping[str, Home] = {}
-    identities: Mapping[str, str | None] = {}
-    members: Mapping[str, tuple[str, ...]] = {}
+from vfioctl.host.journal import (
+    VERSION,
+    Home,
+    Journal,
+    homes_from_json,
+    homes_to_json,
+    journal_from_json,
+    journal_to_json,
+    unreadable,
+)
 
 
 class StateDirectory:
@@ -127,14 +112,11 @@ class StateDirectory:
             if os.geteuid() == 0:
                 raise
             return {}
-        try:
-            return _homes_from_json((data or {}).get("homes", {}))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise _unreadable(os.path.join(self.path, "homes.json"), _why(error)) from error
+        return {} if data is None else homes_from_json(data, os.path.join(self.path, "homes.json"))
 
     def save_homes(self, homes: Mapping[str, Home]) -> None:
         """Replaces the record of home drivers."""
-        self._save("homes.json", {"version": VERSION, "homes": _homes_to_json(homes)})
+        self._save("homes.json", homes_to_json(homes))
 
     def _save(self, name: str, data: Mapping[str, Any]) -> None:
         self.ensure()
@@ -167,9 +149,9 @@ class StateDirectory:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise _unreadable(path, str(error)) from error
+            raise unreadable(path, str(error)) from error
         if not isinstance(data, dict) or data.get("version") != VERSION:
-            raise _unreadable(path, "it is of another version of vfioctl")
+            raise unreadable(path, "it is of another version of vfioctl")
         return cast(dict[str, Any], data)
 
 
@@ -181,38 +163,6 @@ def _sync(directory: str) -> None:
         os.close(fd)
 
 
-def journal_to_json(journal: Journal) -> dict[str, Any]:
-    """The journal as it stands in the file."""
-    return {
-        "version": VERSION,
-        "command": journal.command,
-        "before": {key: binding._asdict() for key, binding in journal.before.bindings.items()},
-        "nodes": {path: access._asdict() for path, access in journal.before.access.items()},
-        "dynamic_ids": [dynamic._asdict() for dynamic in journal.dynamic_ids],
-        "homes": _homes_to_json(journal.homes),
-        "identities": dict(journal.identities),
-        "members": {path: list(keys) for path, keys in journal.members.items()},
-    }
-
-
-def journal_from_json(data: Mapping[str, Any], path: str) -> Journal:
-    """The inverse of :func:`journal_to_json`. Raises VfioctlError, which names ``path``."""
-    try:
-        return Journal(
-            str(data["command"]),
-            State(
-                {_key(key): _binding(entry) for key, entry in data["before"].items()},
-                {path: _access(entry) for path, entry in data["nodes"].items()},
-            ),
-            tuple(DynamicId(str(d["driver"]), str(d["fields"])) for d in data["dynamic_ids"]),
-            _homes_from_json(data["homes"]),
-            {_key(key): identity for key, identity in data["identities"].items()},
-            {path: tuple(map(_key, keys)) for path, keys in data.get("members", {}).items()},
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _unreadable(path, _why(error)) from error
-
-
 def unfinished(path: str) -> GuardRefusal:
     """The error for a record in the directory ``path`` that an earlier change has left."""
     return GuardRefusal(
@@ -220,51 +170,4 @@ def unfinished(path: str) -> GuardRefusal:
         hint="vfioctl recover",
         subject=path,
         code="unfinished-change",
-    )
-
-
-def _why(error: Exception) -> str:
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
-
-
-def _homes_to_json(homes: Mapping[str, Home]) -> dict[str, Any]:
-    return {key: {"identity": home.identity, **home.binding._asdict()} for key, home in homes.items()}
-
-
-def _homes_from_json(entries: Mapping[str, Any]) -> dict[str, Home]:
-    return {_key(key): Home(entry["identity"], _binding(entry)) for key, entry in entries.items()}
-
-
-def _key(text: str) -> str:
-    """A device's key becomes a part of paths. Raises ValueError."""
-    if text.count("/") != 1 or ".." in text:
-        raise ValueError(f"{text!r} is no device")
-    return text
-
-
-def _binding(entry: Mapping[str, Any]) -> Binding:
-    """Raises ValueError for a driver's name that would be a path."""
-    names = entry["driver"], entry["driver_override"]
-    for name in names:
-        if name is not None and (not isinstance(name, str) or "/" in name or name in ("", ".", "..")):
-            raise ValueError(f"{name!r} is no driver")
-    numvfs = entry.get("numvfs")  # not there in what an older vfioctl has left
-    return Binding(*names, None if numvfs is None else int(numvfs))
-
-
-def _access(entry: Mapping[str, Any]) -> Access:
-    """Raises ValueError for an access control list that is none."""
-    acl = entry.get("acl")
-    if acl is not None:
-        encode(acl)
-    return Access(int(entry["uid"]), int(entry["gid"]), int(entry["mode"]), acl)
-
-
-def _unreadable(path: str, why: str) -> VfioctlError:
-    return VfioctlError(
-        f"{path} cannot be understood: {why}",
-        hint="look at it, put its devices right by hand, then remove it",
-        subject=path,
-        code="journal-unreadable",
-        status=GuardRefusal.status,
     )

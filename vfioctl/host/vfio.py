@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from vfioctl.host.ioctl import ioctl, open_node
+from vfioctl.host import bounded
+from vfioctl.host.ioctl import CallError, ioctl, open_node
 from vfioctl.uapi import capability, vfio
 from vfioctl.uapi.cstruct import CStruct, s32, u32
 from vfioctl.uapi.ioctl import Request
@@ -85,6 +86,23 @@ def group_get_status(group: int) -> GroupStatus:
         viable=bool(flags & vfio.VFIO_GROUP_FLAGS_VIABLE),
         container_set=bool(flags & vfio.VFIO_GROUP_FLAGS_CONTAINER_SET),
     )
+
+
+def group_status_of(path: str, timeout: float) -> GroupStatus:
+    """The status of the group whose node is ``path``, opened for it. Opening takes a lock of the group, so a child does
+    it. Raises CallError, or bounded.Expired after ``timeout`` seconds."""
+
+    def ask() -> tuple[tuple[bool, ...], tuple[str, int, str | None] | None]:
+        try:
+            with opened(path) as group:
+                return tuple(group_get_status(group)), None
+        except CallError as error:
+            return (), (error.call, error.errno or 0, error.filename)
+
+    answer, refusal = bounded.call(ask, timeout)
+    if refusal is not None:
+        raise CallError(*refusal)
+    return GroupStatus(*answer)
 
 
 def group_set_container(group: int, container: int) -> None:

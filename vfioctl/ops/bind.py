@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from vfioctl.errors import GuardRefusal, UsageError
+from vfioctl.host.journal import Home
 from vfioctl.host.machine import Machine
-from vfioctl.host.state import Home
 from vfioctl.model import Binding, BindingGoal, Device, DynamicId, IommuGroup, Snapshot
 from vfioctl.ops.access import groups_of, node_paths
 from vfioctl.ops.assign import Plan, planned, virtual_functions

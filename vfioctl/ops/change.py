@@ -21,8 +21,8 @@ from vfioctl.errors import (
     Restored,
     VfioctlError,
 )
+from vfioctl.host.journal import Home, Journal
 from vfioctl.host.machine import Machine
-from vfioctl.host.state import Home, Journal
 from vfioctl.model import KERNELS_CHOICE, Access, Binding, BindingGoal, DynamicId, SetAccess, State, shown
 from vfioctl.ops.lease import refuse_lent, refuse_unfinished
 from vfioctl.ops.modules import load_modules
@@ -238,6 +238,7 @@ def _put_back(machine: Machine, journal: Journal, failure: BaseException, tell: 
     hint = getattr(failure, "hint", None)
     number = getattr(failure, "errno", None)
     subject = getattr(failure, "subject", None)
+    cause, more = getattr(failure, "code", "system"), getattr(failure, "details", {})
     left = restore(machine, journal, tell)
     if left:
         raise NotRestored(
@@ -245,7 +246,7 @@ def _put_back(machine: Machine, journal: Journal, failure: BaseException, tell: 
             hint="clear what stands in the way, then: vfioctl recover",
             errno=number,
             subject=subject,
-            details={"left": left},
+            details={"cause": cause, **more, "left": left},
         ) from failure
     close(machine, f"{message}\neverything is as it was before")
     raise Restored(
@@ -253,7 +254,7 @@ def _put_back(machine: Machine, journal: Journal, failure: BaseException, tell: 
         hint=hint,
         errno=number,
         subject=subject,
-        details={"cause": getattr(failure, "code", "system"), **getattr(failure, "details", {})},
+        details={"cause": cause, **more},
     ) from failure
 
 

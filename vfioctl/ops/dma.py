@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from vfioctl.errors import KernelRefusal
+from vfioctl.errors import DeadlinePassed, KernelRefusal
 from vfioctl.host import memory, vfio
+from vfioctl.host.bounded import Expired
 from vfioctl.host.ioctl import CallError
 from vfioctl.host.vfio import GroupStatus
 from vfioctl.ops.container import ask_extensions, attached, common, explained, node, opened_container
@@ -70,13 +71,22 @@ class IommuReport(NamedTuple):
     dirty_page_sizes: tuple[int, ...] | None
 
 
-def group_status(group: int, state: State | None = None, dev: str = "/dev") -> GroupStatus:
+def group_status(
+    group: int, state: State | None = None, dev: str = "/dev", timeout: float = 30.0
+) -> GroupStatus:
     """Open the group's node, ask VFIO_GROUP_GET_STATUS, close it.
 
-    While it is open nobody else can open the group. Raises VfioctlError, made from ``state``.
+    While it is open nobody else can open the group. Raises VfioctlError, made from ``state``; DeadlinePassed after
+    ``timeout`` seconds.
     """
-    with explained(state or State(group=group)), vfio.opened(node(group, state, dev)) as fd:
-        return vfio.group_get_status(fd)
+    path = node(group, state, dev)
+    try:
+        with explained(state or State(group=group)):
+            return vfio.group_status_of(path, timeout)
+    except Expired as expired:
+        raise DeadlinePassed(
+            f"{path} has not answered within {timeout:g} s: {expired.place}", subject=path
+        ) from expired
 
 
 def probe_container(dev: str = "/dev") -> ContainerInfo:

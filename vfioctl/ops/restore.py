@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 
 from vfioctl.errors import Busy, DeadlinePassed, KernelRefusal, NotRestored, VfioctlError
+from vfioctl.host.journal import Home, Journal
 from vfioctl.host.leases import Lease
 from vfioctl.host.machine import Machine
-from vfioctl.host.state import Home, Journal
 from vfioctl.model import VFIO_DRIVERS, Binding, BindingGoal, DynamicId, SetAccess, shown
 from vfioctl.ops.lease import wait_for_users
 from vfioctl.ops.signals import Interrupted, Signals

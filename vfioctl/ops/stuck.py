@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from vfioctl.errors import Busy, DeadlinePassed
 from vfioctl.host.holders import details
+from vfioctl.host.journal import Journal
 from vfioctl.host.machine import Machine
-from vfioctl.host.state import Journal
 from vfioctl.model import BindingGoal, shown
 
 

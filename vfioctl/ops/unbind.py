@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from vfioctl.errors import UsageError
+from vfioctl.host.journal import Home
 from vfioctl.host.machine import Machine
-from vfioctl.host.state import Home
 from vfioctl.model import KERNELS_CHOICE, BindingGoal, Device, Snapshot, shown
 from vfioctl.ops.access import groups_of, node_paths
 from vfioctl.ops.assign import Plan, planned, virtual_functions

@@ -12,8 +12,8 @@ from tests.kernel.guest.conftest import Vfioctl
 from tests.kernel.guest.sysfs import group_of, unbind
 from tests.kernel.testbed.udevd import Udevd
 from vfioctl.host.acl import read_acl, write_acl
+from vfioctl.host.journal import Journal
 from vfioctl.host.machine import Machine
-from vfioctl.host.state import Journal
 from vfioctl.model import Access, State
 
 NOBODY = 65534

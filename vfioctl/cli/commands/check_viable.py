@@ -138,7 +138,7 @@ def _result(
 
         state = state_of(verdict, snapshot.kernel, str(os.geteuid()))
         try:
-            status = group_status(group.id, state, session.machine.dev)
+            status = group_status(group.id, state, session.machine.dev, session.timeout)
         except VfioctlError as error:
             problems.append({"code": error.code, "detail": error.message, "cure": error.hint})
             failures.append(error.status)

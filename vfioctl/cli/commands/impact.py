@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from vfioctl.cli import records
-from vfioctl.cli.arguments import SUBJECT, resolve_all
+from vfioctl.cli.arguments import SUBJECT, group_of, resolve_all
 from vfioctl.cli.output import Columns, Output, emit, output_options
 from vfioctl.cli.session import Session
 from vfioctl.errors import ExitStatus
@@ -33,7 +33,7 @@ _NOTHING = dict.fromkeys(("guard", "level", "evidence", "allowable"))
     "impact",
     epilog="""\b
 Examples:
-  vfioctl impact 0000:01:00.0
+  vfioctl impact 0000:01:00.0 --group
   vfioctl impact -q 26 && vfioctl bind 26
   vfioctl impact 26 eth0 -J | jq -r '.results[].impacts[] | select(.level == "refuse") | .guard'
 
@@ -42,10 +42,13 @@ Exit status:
   0 the host loses nothing that a guard protects, 1 something is in use, 3 no such group or device.""",
 )
 @click.argument("subjects", metavar="GROUP|DEVICE...", nargs=-1, required=True, type=SUBJECT)
+@click.option(
+    "--group", "whole", is_flag=True, help="A DEVICE stands for its whole group, as for bind --group."
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing: the exit status is the answer.")
 @output_options(COLUMNS, DEFAULT)
 @click.pass_obj
-def command(session: Session, subjects: tuple[str, ...], quiet: bool, output: Output) -> int:
+def command(session: Session, subjects: tuple[str, ...], whole: bool, quiet: bool, output: Output) -> int:
     """Show what the host would lose if devices went to a VFIO driver, finding by finding, and change nothing.
 
     All devices are judged as if they went together; a GROUP stands for the members that a bind of it moves. The guards
@@ -58,7 +61,10 @@ def command(session: Session, subjects: tuple[str, ...], quiet: bool, output: Ou
     asked: dict[str, str] = {}
     goals: dict[str, str | None] = {}
     for subject in resolve_all(session, snapshot, subjects):
-        for device, goal in _moved(snapshot, subject):
+        moved = _moved(snapshot, subject)
+        if whole and isinstance(subject, Device) and (group := group_of(snapshot, subject)) is not None:
+            moved += _moved(snapshot, group)
+        for device, goal in moved:
             asked.setdefault(device.key, records.subject(subject))
             goals.setdefault(device.key, goal)
     found = impacts(snapshot, goals, uses_of(session.root, list(goals)))
