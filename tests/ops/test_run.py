@@ -364,3 +364,25 @@ def test_a_dry_run_answers_as_the_change_would(kernel: FakeKernel, machine: Fake
     Path(kernel.tree.at("/run/vfioctl/journal.json")).write_text("{")
     refused = run_command(FakeMachine(kernel), "bind", NIC, "--dry-run", "-J")
     assert (refused.status, refused.json_error["code"]) == (5, "unfinished-change")
+
+
+def test_a_device_that_is_back_is_not_said_to_be_lent_still(
+    kernel: FakeKernel, machine: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*anything: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "homes.json.new")
+
+    def command(command: Command) -> int:
+        monkeypatch.setattr(StateDirectory, "save_homes", full)
+        return 0
+
+    machine.command = command
+    result = run(machine, NIC)
+    assert result.status == 9 and binding(kernel, NIC) == ("e1000e", None)
+    assert (
+        "not everything could be given back:\nvfioctl:   the record of home drivers: No space"
+        in result.stderr
+    )
+    monkeypatch.undo()
+    assert run_command(FakeMachine(kernel), "recover").status == 0
+    assert_given_back(kernel)

@@ -84,7 +84,7 @@ def give_back(
     except OSError as error:  # it cannot even be looked at
         left = [f"{error.filename or 'the system'}: {error.strerror}"]
     raise NotRestored(
-        "the devices could not be given back:\n" + "\n".join(left),
+        "not everything could be given back:\n" + "\n".join(left),
         hint="clear what stands in the way, then: vfioctl recover",
         details={"left": left},
     )
