@@ -15,7 +15,11 @@ from vfioctl.host import bounded
 from vfioctl.host.clib import INT, STRING, ULONG, library
 
 #: What concerns the one who waits for a command, and is blocked meanwhile (see ``execute``).
-SIGNALS = frozenset({signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD})
+SIGNALS = frozenset(
+    {
+        signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD,
+    }
+)  # fmt: skip
 
 #: <linux/prctl.h>
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 1, 38, 47, 4

@@ -143,7 +143,7 @@ def test_who_it_runs_as(vfioctl: Vfioctl, edu: str) -> None:
     assert vfioctl("run", edu, "--", "true", user=Vfioctl.unprivileged).status == 4
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1"])
 def test_a_signal_to_vfioctl_goes_on_to_the_command(vfioctl: Vfioctl, edu: str, name: str) -> None:
     number = signal.Signals[name]
     running = started(vfioctl.start("run", edu, *sh(SLEEP)))
