@@ -88,9 +88,9 @@ def command(
     terminal, the standard streams and the directory, and finds in its environment VFIOCTL_DEVICES, VFIOCTL_GROUPS and
     VFIOCTL_NODES (addresses, group numbers, and nodes to open, separated by blanks).
 
-    SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1 and SIGUSR2 that are sent to vfioctl go on to CMD. Processes that CMD leaves
-    behind with a device open are waited for, as long as --timeout allows. When vfioctl is killed, CMD gets SIGTERM, and
-    vfioctl recover gives the devices back; while it lives, no other vfioctl changes them (guard lent).
+    SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1 and SIGUSR2 that are sent to vfioctl go on to CMD. Processes that CMD
+    leaves behind with a device open are waited for, as long as --timeout allows. When vfioctl is killed, CMD gets
+    SIGTERM, and vfioctl recover gives the devices back; while it lives, no other vfioctl changes them (guard lent).
     """
     import os
 
