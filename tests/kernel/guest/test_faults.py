@@ -2,8 +2,8 @@
 be. The same sweeps as tests/faults, by strace's fault injection.
 
 Kills, and refusals of the kernel, are swept on every kernel; faults that the kernel's version has no part in (vfioctl's
-own files, fork, signals) on one. A system call costs a tracer two stops, and a case a second or two, so what is the
-same code whatever the command is swept for one command; tests/faults sweeps all of it for all.
+own files, fork, signals, a second fault) on one. A system call costs a tracer two stops, and a case a second or two, so
+what is the same code whatever the command is swept for one command; tests/faults sweeps all of it for all.
 """
 
 from __future__ import annotations
@@ -189,6 +189,7 @@ def test_a_signal_everywhere(host: Host, record_property: Record) -> None:
     count.judge(3, record_property)
 
 
+@pytest.mark.kernels("7.2")
 @pytest.mark.deadline(300)
 @scenarios("bind a group")
 def test_killed_and_then_killed_in_recovery(host: Host, record_property: Record) -> None:
@@ -210,6 +211,7 @@ def test_killed_and_then_killed_in_recovery(host: Host, record_property: Record)
     count.judge(10, record_property)
 
 
+@pytest.mark.kernels("6.1")
 @pytest.mark.deadline(300)
 @scenarios("bind a group", "bind one")
 def test_a_fault_and_then_killed_on_the_way_back(host: Host, record_property: Record) -> None:

@@ -269,7 +269,11 @@ def test_a_mounted_disk_is_not_taken(vfioctl: Vfioctl, roles: Mapping[str, str])
         assert error["code"] == "mounted-disk"
         assert "vda is mounted on /mnt/disk" in error["message"]
         assert "--allow mounted-disk" in error["hint"]
-        assert result.stdout == ""
+        if "--dry-run" in arguments:
+            (impact,) = result.json["impacts"]
+            assert [use["guard"] for use in impact["impacts"]] == ["mounted-disk"]
+        else:
+            assert result.stdout == ""
         assert driver_of(address) == "virtio-pci"
     assert os.path.ismount("/mnt/disk")
 

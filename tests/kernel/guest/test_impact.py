@@ -344,6 +344,8 @@ def test_the_firmwares_display_and_the_console(vfioctl: Vfioctl, roles: Mapping[
     assert driver_of(address) is None
     refused(vfioctl, address, "boot-vga")
     modprobe("bochs")
+    if driver_of(address) is None:  # it was loaded before
+        probe(address)
     wait_for(Path("/sys/class/graphics/fb0"))
     consoles = Path("/sys/class/vtconsole")
     (console,) = [path for path in consoles.iterdir() if "frame buffer" in (path / "name").read_text()]
@@ -386,6 +388,7 @@ def test_the_last_keyboard(vfioctl: Vfioctl, roles: Mapping[str, str], qmp: Qmp)
         for port in ports:
             (port / "drvctl").write_text("atkbd")
         qmp.device_del("keyboard")
+        assert qmp.wait_event("DEVICE_DELETED")["data"]["device"] == "keyboard"
     unbind(address)
 
 

@@ -82,7 +82,8 @@ def test_all_of_them_and_back(vfioctl: Vfioctl, roles: Mapping[str, str], before
     assert now(roles) == before
 
 
-@pytest.mark.parametrize("role", ["nic_a", "mf1", "conv_nic"])
+# Not mf1: a function that comes back beside a function 0 that has stayed gets a group of its own from the kernel.
+@pytest.mark.parametrize("role", ["nic_a", "conv_nic"])
 def test_one_is_pulled_out_in_the_middle(
     vfioctl: Vfioctl,
     roles: Mapping[str, str],
