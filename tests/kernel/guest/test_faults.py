@@ -106,7 +106,7 @@ def test_a_fault_that_does_not_happen_is_noticed() -> None:
     assert (traced.result.status, traced.met(once)) == (-9, True)
 
 
-@pytest.mark.deadline(300)
+@pytest.mark.deadline(600)
 @scenarios(*ALL)
 def test_killed_everywhere(host: Host, record_property: Record) -> None:
     count = Count()
@@ -124,7 +124,7 @@ def test_killed_everywhere(host: Host, record_property: Record) -> None:
     count.judge(3, record_property)
 
 
-@pytest.mark.deadline(300)
+@pytest.mark.deadline(600)
 @scenarios("bind one", "bind a group", "bind by new-id", "unbind")
 def test_the_kernel_refuses(host: Host, record_property: Record) -> None:
     """Every file with every errno for one device, and the writer killed; else one errno each by turns. It refuses
@@ -144,7 +144,7 @@ def test_the_kernel_refuses(host: Host, record_property: Record) -> None:
 
 
 @pytest.mark.kernels("6.1")
-@pytest.mark.deadline(300)
+@pytest.mark.deadline(600)
 @scenarios("bind one")
 def test_its_own_calls_fail(host: Host, record_property: Record) -> None:
     """A full disk, and whatever else its files and the nodes may meet; a process that cannot be started."""
@@ -159,7 +159,7 @@ def test_its_own_calls_fail(host: Host, record_property: Record) -> None:
 
 
 @pytest.mark.kernels("6.1")
-@pytest.mark.deadline(300)
+@pytest.mark.deadline(600)
 @scenarios("bind one", "unbind")
 def test_no_fork_from_one_on(host: Host, record_property: Record) -> None:
     """The way back fails too: that has to be said, and ``recover`` puts it right later."""
@@ -174,7 +174,7 @@ def test_no_fork_from_one_on(host: Host, record_property: Record) -> None:
 
 
 @pytest.mark.kernels("7.2")
-@pytest.mark.deadline(300)
+@pytest.mark.deadline(600)
 @scenarios("bind one")
 def test_a_signal_everywhere(host: Host, record_property: Record) -> None:
     """One signal each by turns, for they have one handler."""
@@ -190,7 +190,7 @@ def test_a_signal_everywhere(host: Host, record_property: Record) -> None:
 
 
 @pytest.mark.kernels("7.2")
-@pytest.mark.deadline(300)
+@pytest.mark.deadline(600)
 @scenarios("bind a group")
 def test_killed_and_then_killed_in_recovery(host: Host, record_property: Record) -> None:
     """When all has been changed: recovery has most to do then."""
@@ -212,7 +212,7 @@ def test_killed_and_then_killed_in_recovery(host: Host, record_property: Record)
 
 
 @pytest.mark.kernels("6.1")
-@pytest.mark.deadline(300)
+@pytest.mark.deadline(600)
 @scenarios("bind a group", "bind one")
 def test_a_fault_and_then_killed_on_the_way_back(host: Host, record_property: Record) -> None:
     """The last kernel write fails, and what puts the others back is killed."""
