@@ -100,7 +100,8 @@ class FakeMachine(Machine):
 
     def signal_at(self, number: int, name: signal.Signals, *, after: bool = False) -> FakeMachine:
         """This process gets a signal at the n-th point."""
-        self.faults[number] = Fault(lambda machine: os.kill(os.getpid(), name), after)
+        # Not kill(2): where the main thread blocks a signal, it would go to a thread that waits for a guest.
+        self.faults[number] = Fault(lambda machine: signal.raise_signal(name), after)
         return self
 
     def unplug_at(self, number: int, address: str) -> FakeMachine:
