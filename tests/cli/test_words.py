@@ -14,6 +14,7 @@ import pytest
 from vfioctl import errors
 from vfioctl.cli import manual
 from vfioctl.cli.app import vfioctl
+from vfioctl.cli.registry import FAMILIES
 from vfioctl.errors import VfioctlError
 from vfioctl.policy.guards import GUARDS
 
@@ -91,19 +92,20 @@ def unknown(text: str) -> Iterator[str]:
     """What a text calls by a name that there is not: a command of vfioctl, or an option of the one that it names."""
     calls = re.split(r"\bvfioctl ", text)
     for call in calls[1:]:
-        name = re.match(r"(?:(?:-v|--timeout \S+|--root \S+) )*([a-z][a-z-]*)", call)
+        name = re.match(r"(?:(?:-v|--timeout \S+|--root \S+) )*([a-z][a-z-]*)(?: ([a-z][a-z-]*))?", call)
         if name is None:
             continue
-        if name[1] not in COMMANDS:
+        word, end = name[1], name.end(1)
+        if word in FAMILIES and name[2]:
+            word, end = f"{word} {name[2]}", name.end(2)
+        if word not in COMMANDS:
             # In a sentence there is a verb.
-            if "-" in name[1] or difflib.get_close_matches(name[1], COMMANDS, cutoff=0.75):
-                yield f"vfioctl {name[1]}"
+            if word in FAMILIES or "-" in word or difflib.get_close_matches(word, COMMANDS, cutoff=0.75):
+                yield f"vfioctl {word}"
             continue
-        line = re.split(r"[;,(|\n]|&&|: | -- ", call[name.end() :])[0]
+        line = re.split(r"[;,(|\n]|&&|: | -- ", call[end:])[0]
         yield from (
-            f"vfioctl {name[1]} {option}"
-            for option in OPTION.findall(line)
-            if option not in COMMANDS[name[1]]
+            f"vfioctl {word} {option}" for option in OPTION.findall(line) if option not in COMMANDS[word]
         )
     yield from (option for option in OPTION.findall(text) if option not in ALL | OTHERS)
 

@@ -7,13 +7,14 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from vfioctl import __version__
 from vfioctl.cli import messages
-from vfioctl.cli.registry import COMMANDS
+from vfioctl.cli.registry import COMMANDS, FAMILIES, children, section_of
 from vfioctl.cli.session import Session
 from vfioctl.errors import ExitStatus, UsageError, VfioctlError
 
@@ -24,13 +25,19 @@ if TYPE_CHECKING:
 
 
 class LazyGroup(click.Group):
-    """Imports a command's module when the command is run, or its own --help asked for, and not before."""
+    """``vfioctl`` itself, or a ``family`` of commands. Imports a command's module when the command is run, or its own
+    --help asked for, and not before."""
+
+    family = ""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(children(self.family))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        entry = COMMANDS.get(cmd_name)
+        name = f"{self.family} {cmd_name}".strip()
+        if name in FAMILIES:
+            return _family(name)
+        entry = COMMANDS.get(name)
         if entry is None:
             return None
         module = importlib.import_module(f"vfioctl.cli.commands.{entry.module}")
@@ -39,30 +46,40 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
-        if name not in COMMANDS and not name.startswith("-"):
+        name, known = args[0], children(self.family)
+        if name not in known and not name.startswith("-"):
             import difflib
 
-            close = difflib.get_close_matches(name, COMMANDS, n=1)
-            hint = f"did you mean {close[0]}?" if close else "vfioctl --help lists the commands"
-            raise UsageError(f"there is no command {name!r}", hint=hint, subject=name)
+            close = difflib.get_close_matches(name, known, n=1)
+            called = f"vfioctl {self.family}".strip()
+            hint = f"did you mean {close[0]}?" if close else f"{called} --help lists the commands"
+            whole = f"{self.family} {name}".strip()
+            raise UsageError(f"there is no command {whole!r}", hint=hint, subject=name)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for section in dict.fromkeys(entry.section for entry in COMMANDS.values()):
-            rows = [(name, entry.help) for name, entry in COMMANDS.items() if entry.section == section]
+        known = children(self.family)
+        sections = {name: "Commands" if self.family else section_of(name) for name in known}
+        for section in dict.fromkeys(sections.values()):
             with formatter.section(section):
-                formatter.write_dl(rows)
+                formatter.write_dl([(name, known[name]) for name in known if sections[name] == section])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         from click.shell_completion import CompletionItem
 
         items = [
-            CompletionItem(name, help=entry.help)
-            for name, entry in COMMANDS.items()
+            CompletionItem(name, help=help)
+            for name, help in children(self.family).items()
             if name.startswith(incomplete)
         ]
         return items + click.Command.shell_complete(self, ctx, incomplete)
+
+
+@cache
+def _family(name: str) -> LazyGroup:
+    group = LazyGroup(name, help=FAMILIES[name], no_args_is_help=True)
+    group.family = name
+    return group
 
 
 def _directories(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -52,12 +52,20 @@ class Epilog(NamedTuple):
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
-    """Every command with its name, in the order of ``vfioctl --help``. Imports them all."""
-    context = _context(vfioctl, "vfioctl")
-    for name in vfioctl.list_commands(context):
-        command = vfioctl.get_command(context, name)
+    """Every command with its name (of a family's: two words), in the order of ``vfioctl --help``. Imports them all."""
+    yield from _commands_of(vfioctl, "")
+
+
+def _commands_of(group: click.Group, family: str) -> Iterator[tuple[str, click.Command]]:
+    context = _context(group, family or "vfioctl")
+    for word in group.list_commands(context):
+        command = group.get_command(context, word)
         assert command is not None
-        yield name, command
+        name = f"{family} {word}".strip()
+        if isinstance(command, click.Group):
+            yield from _commands_of(command, name)
+        else:
+            yield name, command
 
 
 def epilog(command: click.Command) -> Epilog:

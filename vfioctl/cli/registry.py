@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 class Entry(NamedTuple):
     """A command: its one-line help, its section, and the module ``vfioctl.cli.commands.<module>``
-    whose ``command`` it is."""
+    whose ``command`` it is. A name of two words is a verb of a family."""
 
     module: str
     help: str
@@ -30,3 +30,23 @@ COMMANDS: dict[str, Entry] = {
     "iommu-info": Entry("iommu_info", "Show what the IOMMU of a group can do.", DMA),
     "map": Entry("map", "Prove DMA mapping: set up a container, map memory, report, clean up.", DMA),
 }
+
+#: What the verbs of a family have in common, in a line.
+FAMILIES: dict[str, str] = {}
+
+
+def children(family: str) -> dict[str, str]:
+    """The words that may follow ``vfioctl`` (family ""), or the name of a family; with their help."""
+    if family:
+        return {
+            name.removeprefix(f"{family} "): entry.help
+            for name, entry in COMMANDS.items()
+            if name.startswith(f"{family} ")
+        }
+    first = dict.fromkeys(name.partition(" ")[0] for name in COMMANDS)
+    return {name: FAMILIES.get(name) or COMMANDS[name].help for name in first}
+
+
+def section_of(name: str) -> str:
+    """The section of a word that may follow ``vfioctl``."""
+    return next(entry.section for key, entry in COMMANDS.items() if key.partition(" ")[0] == name)
