@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tests.edu import edu
 from vfioctl.host import vfio
-from vfioctl.host.memory import Buffer
+from vfioctl.host.memory import ANONYMOUS, make
 from vfioctl.uapi import vfio as uapi
 
 PAGE = 4096
@@ -30,8 +30,8 @@ def prove(group: int, address: str, dev: str = "/dev") -> Iterator[Verdict]:
     """Try everything on an edu device. OSError when the kernel refuses a call, EduTimeout when the device hangs."""
     with ExitStack() as stack:
         container, device = stack.enter_context(edu.opened(group, address, dev))
-        source = stack.enter_context(Buffer(PAGE, PAGE))
-        destination = stack.enter_context(Buffer(PAGE, PAGE))
+        source = stack.enter_context(make(ANONYMOUS, PAGE))
+        destination = stack.enter_context(make(ANONYMOUS, PAGE))
         for iova, buffer in ((SOURCE, source), (DESTINATION, destination)):
             vfio.iommu_map_dma(container, buffer.address, iova, PAGE, RW)
         yield Verdict(device.alive(), f"{address} answers at its registers")

@@ -14,7 +14,7 @@ import pytest
 from vfioctl.errors import Busy, No, UsageError
 from vfioctl.host import vfio
 from vfioctl.host.ioctl import CallError
-from vfioctl.host.memory import Buffer
+from vfioctl.host.memory import ANONYMOUS, Memory, make
 from vfioctl.ops import dma
 from vfioctl.ops.container import Attached, attached
 from vfioctl.uapi import vfio as uapi
@@ -35,8 +35,8 @@ class Contract:
             yield session
 
     @pytest.fixture
-    def buffer(self) -> Iterator[Buffer]:
-        with Buffer(16 * PAGE) as buffer:
+    def buffer(self) -> Iterator[Memory]:
+        with make(ANONYMOUS, 16 * PAGE) as buffer:
             yield buffer
 
     def refused(self, space: Attached, vaddr: int, iova: int, size: int, flags: int = RW) -> str:
@@ -105,7 +105,7 @@ class Contract:
             assert start < end
         assert not any(start <= 0xFEE00000 <= end for start, end in space.info.iova_ranges)
 
-    def test_overlap(self, space: Attached, buffer: Buffer) -> None:
+    def test_overlap(self, space: Attached, buffer: Memory) -> None:
         vfio.iommu_map_dma(space.container, buffer.address, MIB, 4 * PAGE, RW)
         for iova, size in (
             (MIB, 4 * PAGE),
@@ -117,14 +117,14 @@ class Contract:
         vfio.iommu_map_dma(space.container, buffer.address, MIB + 4 * PAGE, PAGE, RW)
         vfio.iommu_map_dma(space.container, buffer.address, MIB - PAGE, PAGE, RW)
 
-    def test_what_cannot_be_mapped(self, space: Attached, buffer: Buffer) -> None:
+    def test_what_cannot_be_mapped(self, space: Attached, buffer: Memory) -> None:
         assert self.refused(space, buffer.address, MIB, 0) == "EINVAL"
         assert self.refused(space, buffer.address, MIB, 100) == "EINVAL"
         assert self.refused(space, buffer.address, MIB + 8, PAGE) == "EINVAL"
         assert self.refused(space, buffer.address + 8, MIB, PAGE) == "EINVAL"
         assert self.refused(space, buffer.address, MIB, PAGE, flags=0) == "EINVAL"
 
-    def test_holes_and_the_end_of_the_address_space(self, space: Attached, buffer: Buffer) -> None:
+    def test_holes_and_the_end_of_the_address_space(self, space: Attached, buffer: Memory) -> None:
         assert space.info.iova_ranges is not None
         last = space.info.iova_ranges[-1][1]
         assert self.refused(space, buffer.address, 0xFEE00000, PAGE) == "EINVAL"
@@ -132,13 +132,13 @@ class Contract:
         assert self.refused(space, buffer.address, last + 1, PAGE) == "EINVAL"
         vfio.iommu_map_dma(space.container, buffer.address, last + 1 - PAGE, PAGE, RW)
 
-    def test_entries_are_counted(self, space: Attached, buffer: Buffer) -> None:
+    def test_entries_are_counted(self, space: Attached, buffer: Memory) -> None:
         before = vfio.iommu_get_info(space.container).dma_avail
         assert before is not None
         vfio.iommu_map_dma(space.container, buffer.address, MIB, PAGE, RW)
         assert vfio.iommu_get_info(space.container).dma_avail == before - 1
 
-    def test_unmap_counts_its_bytes(self, space: Attached, buffer: Buffer) -> None:
+    def test_unmap_counts_its_bytes(self, space: Attached, buffer: Memory) -> None:
         container = space.container
         for index in range(3):
             vfio.iommu_map_dma(container, buffer.address, MIB + index * PAGE, PAGE, RW)
@@ -149,7 +149,7 @@ class Contract:
         assert vfio.iommu_unmap_dma(container, 0, 0, uapi.VFIO_DMA_UNMAP_FLAG_ALL) == 4 * PAGE
         assert vfio.iommu_unmap_dma(container, 0, 0, uapi.VFIO_DMA_UNMAP_FLAG_ALL) == 0
 
-    def test_unmap_never_cuts_a_mapping(self, space: Attached, buffer: Buffer) -> None:
+    def test_unmap_never_cuts_a_mapping(self, space: Attached, buffer: Memory) -> None:
         vfio.iommu_map_dma(space.container, buffer.address, MIB, 4 * PAGE, RW)
         for iova in (MIB, MIB + PAGE, MIB + 3 * PAGE):
             with pytest.raises(CallError) as caught:
@@ -158,7 +158,7 @@ class Contract:
         assert vfio.iommu_unmap_dma(space.container, MIB, 4 * PAGE) == 4 * PAGE
 
     def test_type1_version_1_unmaps_whole_mappings_or_nothing(
-        self, groups: list[int], dev: str, buffer: Buffer
+        self, groups: list[int], dev: str, buffer: Memory
     ) -> None:
         with attached(groups[:1], backend="type1", dev=dev) as space:
             assert space.backend == "type1"

@@ -155,7 +155,7 @@ def map_dma(
         pieces = planning.plan(space, size, iova, chunk)
         state = state._replace(page_size=space.granule)
         alignment = max(space.granule, HUGE_PAGE if size >= HUGE_PAGE else mmap.PAGESIZE)
-        with explained(state), memory.Buffer(size, alignment) as buffer:
+        with explained(state), memory.make(memory.ANONYMOUS, size, alignment) as buffer:
             _prefault(buffer, state, progress)
             report = MapReport(
                 backend=session.backend,
@@ -209,11 +209,13 @@ def _mapped(
             )
 
 
-def _prefault(buffer: memory.Buffer, state: State, progress: Progress | None) -> None:
+def _prefault(buffer: memory.Memory, state: State, progress: Progress | None) -> None:
     available = memory.available()
     if not memory.memlock().allows(buffer.size):
         # MAP_DMA will refuse after pinning up to the limit; populating everything first would be in vain.
         return
     if available is not None and buffer.size > available:
         raise no_memory(state)
-    buffer.prefault(None if progress is None else lambda done: progress("populate", done, buffer.size))
+    for done in buffer.prefault():
+        if progress is not None:
+            progress("populate", done, buffer.size)

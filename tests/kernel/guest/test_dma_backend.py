@@ -21,7 +21,7 @@ from tests.ops.contract import MIB, PAGE, RW, Contract
 from vfioctl.errors import KernelRefusal, No, VfioctlError
 from vfioctl.host import memory, vfio, vfio_device
 from vfioctl.host.ioctl import CallError
-from vfioctl.host.memory import Buffer
+from vfioctl.host.memory import ANONYMOUS, make
 from vfioctl.ops import dma
 from vfioctl.ops.container import attached
 from vfioctl.policy.refusals import State
@@ -117,7 +117,7 @@ def as_nobody(work: Callable[[], object], memlock: int) -> str:
 def permitted(groups: list[int]) -> Iterator[int]:
     """A group whose node belongs to nobody."""
     # Imported here, because user nobody may not be able to read the interpreter's files.
-    with Buffer(PAGE):
+    with make(ANONYMOUS, PAGE):
         pass
     path = vfio.group_path(groups[0])
     os.chown(path, NOBODY, NOBODY)
@@ -162,7 +162,7 @@ def test_the_entry_limit(groups: list[int]) -> None:
         with pytest.raises(KernelRefusal) as caught:
             dma.map_dma(groups[:1], 3 * MIB, chunk=MIB)
         assert caught.value.code == "no-entries-left"
-        with attached(groups[:1]) as space, Buffer(PAGE) as buffer:
+        with attached(groups[:1]) as space, make(ANONYMOUS, PAGE) as buffer:
             assert space.info.dma_avail == 2
             for iova in (0, PAGE):
                 vfio.iommu_map_dma(space.container, buffer.address, iova, PAGE, RW)
@@ -174,7 +174,7 @@ def test_the_entry_limit(groups: list[int]) -> None:
 
 
 def test_memory_that_is_not_there(groups: list[int]) -> None:
-    with Buffer(64 * MIB) as buffer:
+    with make(ANONYMOUS, 64 * MIB) as buffer:
         address = buffer.address
     with attached(groups[:1]) as space, pytest.raises(CallError) as caught:
         vfio.iommu_map_dma(space.container, address, 0, PAGE, RW)
@@ -268,8 +268,8 @@ def test_real_dma(groups: list[int], roles: Mapping[str, str], kernel_log: Kerne
 def test_what_the_device_may_only_read_it_does_not_write(groups: list[int], roles: Mapping[str, str]) -> None:
     with (
         edu.opened(groups[0], roles["edu"]) as (container, device),
-        Buffer(PAGE) as there,
-        Buffer(PAGE) as back,
+        make(ANONYMOUS, PAGE) as there,
+        make(ANONYMOUS, PAGE) as back,
     ):
         there.write(0, b"kept")
         back.write(0, b"data")
