@@ -109,7 +109,7 @@ def test_nothing_large_enough() -> None:
     assert error.code == "iova-out-of-range"
     assert error.message == "there is no free IOVA range of 1T"
     assert error.hint is not None and "0xfef00000" in error.hint
-    assert refusal(Space(ranges=()), None, 4096).hint == "No IOVA is left in this address space."
+    assert refusal(Space(ranges=()), None, 4096).hint == "no IOVA is left in this address space"
 
 
 def test_large_pages_where_the_size_fills_them() -> None:

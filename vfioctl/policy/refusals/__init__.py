@@ -11,10 +11,10 @@ import os
 from vfioctl.errors import KernelRefusal, VfioctlError, errno_name
 from vfioctl.policy.refusals import containers, devices, mappings, nodes
 from vfioctl.policy.refusals.containers import no_iommu_backend, not_viable
-from vfioctl.policy.refusals.mappings import no_memory
+from vfioctl.policy.refusals.mappings import memlock_refusal, no_memory
 from vfioctl.policy.refusals.state import Refusal, State, Table
 
-__all__ = ["TABLE", "State", "explain", "no_iommu_backend", "no_memory", "not_viable"]
+__all__ = ["TABLE", "State", "explain", "memlock_refusal", "no_iommu_backend", "no_memory", "not_viable"]
 
 #: Every failure that has words of its own.
 TABLE: Table = nodes.REFUSALS | containers.REFUSALS | mappings.REFUSALS | devices.REFUSALS

@@ -11,26 +11,37 @@ from vfioctl.policy.sizes import format_size
 
 def _map_memory(refusal: Refusal) -> VfioctlError:
     state = refusal.state
+    if state.memlock_locked is not None:
+        wanted = state.wanted or state.size
+        enough = wanted is not None and state.memlock_locked + wanted <= (state.memlock_limit or 0)
+        if state.memlock_limit is None or enough:
+            return no_memory(state)
+    return memlock_refusal(state)
+
+
+def memlock_refusal(state: State) -> KernelRefusal:
+    """The refusal when more memory would be locked than may be."""
     wanted = state.wanted or state.size
     size = "the memory" if wanted is None else format_size(wanted)
-    if state.memlock_locked is not None and state.memlock_limit is None:
-        return no_memory(state)
     facts = ""
     need = "BYTES"
     if state.memlock_limit is not None and state.memlock_locked is not None:
         facts = f": the limit is {format_size(state.memlock_limit)}, {format_size(state.memlock_locked)} are locked"
         if wanted is not None:
-            total = state.memlock_locked + wanted
-            if total <= state.memlock_limit:
-                return no_memory(state)
-            need = str(total)
-            facts += f", {format_size(total)} are needed in all"
+            need = str(state.memlock_locked + wanted)
+            facts += f", {format_size(state.memlock_locked + wanted)} are needed in all"
     kilobytes = str(-(-int(need) // 1024)) if need.isdecimal() else "KIBIBYTES"
+    shell = f"in a shell 'ulimit -l {kilobytes}'"
+    running = f"for a running process 'prlimit --pid {state.process or 'PID'} --memlock={need}'"
+    ways = (shell, running) if state.process is None else (running, f"{shell} before the container is opened")
+    who = "this process" if state.process is None else f"process {state.process}"
+    if state.per_user:
+        who = "the processes of this user together"
     return KernelRefusal(
-        f"{size} cannot be pinned: this process may not lock that much memory{facts}",
+        f"{size} cannot be pinned: {who} may not lock that much memory{facts}",
         code="memlock",
-        hint=f"raise RLIMIT_MEMLOCK: in a shell 'ulimit -l {kilobytes}'; for a running process"
-        f" 'prlimit --pid PID --memlock={need}'; in a systemd unit 'LimitMEMLOCK={need}' (or infinity); for a"
+        errno=errno.ENOMEM,
+        hint=f"raise RLIMIT_MEMLOCK: {'; '.join(ways)}; in a systemd unit 'LimitMEMLOCK={need}' (or infinity); for a"
         f" login a line '{state.user or 'NAME'} - memlock {kilobytes}' in /etc/security/limits.d",
     )
 

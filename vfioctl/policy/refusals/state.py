@@ -15,7 +15,8 @@ class State(NamedTuple):
     ``kernel`` is the release as (major, minor). ``viable`` is what the kernel said or, failing that, what was
     predicted; ``blocking`` names (address, driver) of the members in the way. Sizes are in bytes: ``size`` of
     the mapping at hand, ``wanted`` of all that are still to be made. ``memlock_limit`` is None for unlimited and,
-    together with ``memlock_locked``, for unknown.
+    together with ``memlock_locked``, for unknown; ``per_user``: they count for all processes of the user. ``process``
+    is the pid of who maps where it is not the caller.
     """
 
     group: int | None = None
@@ -37,6 +38,8 @@ class State(NamedTuple):
     wanted: int | None = None
     memlock_limit: int | None = None
     memlock_locked: int | None = None
+    per_user: bool = False
+    process: int | None = None
     device: str | None = None
 
 
