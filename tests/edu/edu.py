@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from vfioctl.host import vfio, vfio_device
+from vfioctl.host import vfio, vfio_device, vfio_irqs
 from vfioctl.uapi import vfio as uapi
 
 # Offsets in BAR 0
@@ -115,11 +115,11 @@ class Edu:
         """An eventfd that the device's interrupt signals while the block runs."""
         event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
-            vfio_device.device_set_irqs(self.device, index, 0, [event])
+            vfio_irqs.device_set_irqs(self.device, index, 0, [event])
             try:
                 yield event
             finally:
-                vfio_device.device_disable_irqs(self.device, index)
+                vfio_irqs.device_disable_irqs(self.device, index)
         finally:
             os.close(event)
 

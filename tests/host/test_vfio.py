@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vfioctl.host import vfio, vfio_device
+from vfioctl.host import vfio, vfio_device, vfio_irqs
 from vfioctl.host.ioctl import CallError, ioctl, open_node
 from vfioctl.uapi import vfio as uapi
 
@@ -41,34 +41,6 @@ def test_paths() -> None:
     assert vfio.container_path() == "/dev/vfio/vfio"
     assert vfio.group_path(26, "/x") == "/x/vfio/26"
     assert vfio.group_path("noiommu-3") == "/dev/vfio/noiommu-3"
-
-
-class Answers:
-    """Stands in for ioctl: notes the arguments and writes prepared answers."""
-
-    def __init__(self, *answers: bytes, result: int = 0) -> None:
-        self.answers = list(answers)
-        self.seen: list[tuple[str, Any]] = []
-        self.result = result
-
-    def __call__(self, fd: int, request: Any, argument: int | bytearray = 0) -> int:
-        self.seen.append((request.name, bytes(argument) if isinstance(argument, bytearray) else argument))
-        if self.answers:
-            assert isinstance(argument, bytearray)
-            answer = self.answers.pop(0)[: len(argument)]
-            argument[: len(answer)] = answer
-        return self.result
-
-
-@pytest.fixture
-def answers(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def prepare(*answers: bytes, result: int = 0) -> Answers:
-        stand_in = Answers(*answers, result=result)
-        monkeypatch.setattr(vfio, "ioctl", stand_in)
-        monkeypatch.setattr(vfio_device, "ioctl", stand_in)
-        return stand_in
-
-    return prepare
 
 
 def test_info_of_linux_before_5_4_has_no_capabilities(answers: Any) -> None:
@@ -134,7 +106,26 @@ def test_region_capabilities(answers: Any) -> None:
 
 def test_eventfds_follow_the_header(answers: Any) -> None:
     stand_in = answers()
-    vfio_device.device_set_irqs(3, uapi.VFIO_PCI_MSI_IRQ_INDEX, 0, [9, -1])
+    vfio_irqs.device_set_irqs(3, uapi.VFIO_PCI_MSI_IRQ_INDEX, 0, [9, -1])
     assert stand_in.seen == [("VFIO_DEVICE_SET_IRQS", struct.pack("=IIIIIii", 28, 4 | 32, 1, 0, 2, 9, -1))]
-    vfio_device.device_disable_irqs(3, uapi.VFIO_PCI_MSI_IRQ_INDEX)
+    vfio_irqs.device_disable_irqs(3, uapi.VFIO_PCI_MSI_IRQ_INDEX)
     assert stand_in.seen[-1] == ("VFIO_DEVICE_SET_IRQS", struct.pack("=IIIII", 20, 1 | 32, 1, 0, 0))
+
+
+def test_many_mappings_and_how_far_they_came(answers: Any) -> None:
+    kernel = answers(b"", b"", errno.ENOSPC)
+    wanted = [(0x1000, 0x10000, 4096), (0x2000, 0x20000, 4096), (0x3000, 0x30000, 4096)]
+    done = []
+    with pytest.raises(CallError, match="VFIO_IOMMU_MAP_DMA"):
+        for each in vfio.iommu_map_dma_each(3, wanted, 3):
+            done.append(each)
+    assert done == wanted[:2]
+    assert [argument for _, argument in kernel.seen] == [
+        struct.pack("=IIQQQ", 32, 3, *each) for each in wanted
+    ]
+
+
+def test_everything_is_unmapped(answers: Any) -> None:
+    kernel = answers(struct.pack("=IIQQ", 24, 2, 0, 0x5000))
+    assert vfio.iommu_unmap_all(3) == 0x5000
+    assert kernel.seen == [("VFIO_IOMMU_UNMAP_DMA", struct.pack("=IIQQ", 24, 2, 0, 0))]

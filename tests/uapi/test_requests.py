@@ -49,19 +49,44 @@ REQUESTS = [
     ("VFIO_IOMMU_SPAPR_TCE_REMOVE", 0x3B78, 0x20003B78),
 ]
 
+IOMMUFD_REQUESTS = [
+    ("IOMMU_DESTROY", 0x3B80, 0x20003B80),
+    ("IOMMU_IOAS_ALLOC", 0x3B81, 0x20003B81),
+    ("IOMMU_IOAS_ALLOW_IOVAS", 0x3B82, 0x20003B82),
+    ("IOMMU_IOAS_COPY", 0x3B83, 0x20003B83),
+    ("IOMMU_IOAS_IOVA_RANGES", 0x3B84, 0x20003B84),
+    ("IOMMU_IOAS_MAP", 0x3B85, 0x20003B85),
+    ("IOMMU_IOAS_UNMAP", 0x3B86, 0x20003B86),
+    ("IOMMU_OPTION", 0x3B87, 0x20003B87),
+    ("IOMMU_VFIO_IOAS", 0x3B88, 0x20003B88),
+    ("IOMMU_HWPT_ALLOC", 0x3B89, 0x20003B89),
+    ("IOMMU_GET_HW_INFO", 0x3B8A, 0x20003B8A),
+    ("IOMMU_HWPT_SET_DIRTY_TRACKING", 0x3B8B, 0x20003B8B),
+    ("IOMMU_HWPT_GET_DIRTY_BITMAP", 0x3B8C, 0x20003B8C),
+    ("IOMMU_HWPT_INVALIDATE", 0x3B8D, 0x20003B8D),
+    ("IOMMU_FAULT_QUEUE_ALLOC", 0x3B8E, 0x20003B8E),
+    ("IOMMU_IOAS_MAP_FILE", 0x3B8F, 0x20003B8F),
+    ("IOMMU_VIOMMU_ALLOC", 0x3B90, 0x20003B90),
+    ("IOMMU_VDEVICE_ALLOC", 0x3B91, 0x20003B91),
+    ("IOMMU_IOAS_CHANGE_PROCESS", 0x3B92, 0x20003B92),
+    ("IOMMU_VEVENTQ_ALLOC", 0x3B93, 0x20003B93),
+    ("IOMMU_HW_QUEUE_ALLOC", 0x3B94, 0x20003B94),
+    ("IOMMU_IOAS_NOIOMMU_GET_PA", 0x3B95, 0x20003B95),
+]
 
-def load(machine: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A copy of vfioctl.uapi.vfio as it comes out on another machine."""
+
+def load(module: str, machine: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A copy of a module of vfioctl.uapi as it comes out on another machine."""
     uname = os.uname()
     monkeypatch.setattr(os, "uname", lambda: os.uname_result((*uname[:4], machine)))
     other: dict[str, ModuleType] = {}
-    for name in ("ioctl", "vfio"):
+    for name in ("ioctl", module):
         spec = importlib.util.find_spec(f"vfioctl.uapi.{name}")
         assert spec is not None and spec.loader is not None
         other[name] = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, f"vfioctl.uapi.{name}", other[name])
         spec.loader.exec_module(other[name])
-    return other["vfio"]
+    return other[module]
 
 
 @pytest.fixture(params=["x86_64", "ppc64le"])
@@ -69,17 +94,21 @@ def machine(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-def test_every_request(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    vfio = load(machine, monkeypatch)
+@pytest.mark.parametrize(("module", "rows"), [("vfio", REQUESTS), ("iommufd", IOMMUFD_REQUESTS)])
+def test_every_request(
+    module: str, rows: list[tuple[str, int, int]], machine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load(module, machine, monkeypatch)
     column = 1 if machine == "x86_64" else 2
-    declared = {name: int(value) for name, value in vars(vfio).items() if type(value).__name__ == "Request"}
-    assert declared == {row[0]: row[column] for row in REQUESTS}
+    declared = {name: int(value) for name, value in vars(loaded).items() if type(value).__name__ == "Request"}
+    assert declared == {row[0]: row[column] for row in rows}
 
 
 def test_a_request_knows_its_name() -> None:
-    from vfioctl.uapi import vfio
+    from vfioctl.uapi import iommufd, vfio
 
-    requests = {name: value for name, value in vars(vfio).items() if isinstance(value, Request)}
+    declared = (vars(vfio) | vars(iommufd)).items()
+    requests = {name: value for name, value in declared if isinstance(value, Request)}
     assert requests
     assert all(value.name == name for name, value in requests.items())
 

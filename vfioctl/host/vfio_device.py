@@ -1,4 +1,4 @@
-"""VFIO device descriptors: regions, interrupts, reset; a function per ioctl (floor 2).
+"""VFIO device descriptors: what kind of device, and its regions; a function per ioctl (floor 2).
 
 Every function raises :class:`~vfioctl.host.ioctl.CallError`. Opening a device resets it and so does closing
 it: nothing that only looks goes this far.
@@ -6,21 +6,22 @@ it: nothing that only looks goes this far.
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Sequence
 from typing import NamedTuple
 
-from vfioctl.host.ioctl import ioctl
 from vfioctl.host.vfio import info_buffer
-from vfioctl.uapi import capability, vfio
+from vfioctl.host.vfio_zpci import ZpciInfo, zpci_info
+from vfioctl.uapi import capability, pci, vfio
 
 
 class DeviceInfo(NamedTuple):
-    """Answer of VFIO_DEVICE_GET_INFO; ``flags`` are VFIO_DEVICE_FLAGS_*."""
+    """Answer of VFIO_DEVICE_GET_INFO; ``flags`` are VFIO_DEVICE_FLAGS_*, ``atomic_completion`` VFIO_PCI_ATOMIC_*: the
+    widths of AtomicOps that the root port completes (6.5). None stands for what this kernel does not tell."""
 
     flags: int
     num_regions: int
     num_irqs: int
+    atomic_completion: int | None = None
+    zpci: ZpciInfo | None = None
 
 
 class RegionInfo(NamedTuple):
@@ -39,18 +40,18 @@ class RegionInfo(NamedTuple):
     msix_mappable: bool = False
 
 
-class IrqInfo(NamedTuple):
-    """Answer of VFIO_DEVICE_GET_IRQ_INFO; ``flags`` are VFIO_IRQ_INFO_*, ``vectors`` how many."""
-
-    flags: int
-    vectors: int
-
-
 def device_get_info(device: int) -> DeviceInfo:
     """What kind of device this is, and how many regions and interrupt indices it has."""
     buffer = info_buffer(device, vfio.VFIO_DEVICE_GET_INFO, vfio.vfio_device_info())
     info = vfio.vfio_device_info.unpack(buffer)
-    return DeviceInfo(info.flags, info.num_regions, info.num_irqs)
+    found = DeviceInfo(info.flags, info.num_regions, info.num_irqs)
+    if not info.flags & vfio.VFIO_DEVICE_FLAGS_CAPS:
+        return found
+    atomic = pci.vfio_device_info_cap_pci_atomic_comp
+    data = capability.find(buffer, info.cap_offset, pci.VFIO_DEVICE_INFO_CAP_PCI_ATOMIC_COMP, atomic)
+    if data is not None:
+        found = found._replace(atomic_completion=atomic.unpack(data).flags)
+    return found._replace(zpci=zpci_info(buffer, info.cap_offset))
 
 
 def device_get_region_info(device: int, index: int) -> RegionInfo:
@@ -73,48 +74,3 @@ def device_get_region_info(device: int, index: int) -> RegionInfo:
     header = vfio.vfio_info_cap_header
     mappable = capability.find(buffer, info.cap_offset, vfio.VFIO_REGION_INFO_CAP_MSIX_MAPPABLE, header)
     return region._replace(msix_mappable=mappable is not None)
-
-
-def device_get_irq_info(device: int, index: int) -> IrqInfo:
-    """An interrupt index; EINVAL when the device has no such index."""
-    buffer = vfio.vfio_irq_info(index=index).pack()
-    ioctl(device, vfio.VFIO_DEVICE_GET_IRQ_INFO, buffer)
-    info = vfio.vfio_irq_info.unpack(buffer)
-    return IrqInfo(info.flags, info.count)
-
-
-def device_set_irqs(device: int, index: int, start: int, eventfds: Sequence[int]) -> int:
-    """Let vectors ``start`` and up signal these eventfds (-1: none).
-
-    Returns 0; before MSI-X vectors could be added one by one, a positive number says how many vectors could
-    be had, and then nothing was set up.
-    """
-    data = struct.pack(f"={len(eventfds)}i", *eventfds)
-    flags = vfio.VFIO_IRQ_SET_DATA_EVENTFD | vfio.VFIO_IRQ_SET_ACTION_TRIGGER
-    return _set_irqs(device, flags, index, start, len(eventfds), data)
-
-
-def device_disable_irqs(device: int, index: int) -> None:
-    """Take all vectors of an index down."""
-    _set_irqs(device, vfio.VFIO_IRQ_SET_DATA_NONE | vfio.VFIO_IRQ_SET_ACTION_TRIGGER, index, 0, 0)
-
-
-def device_unmask_irq(device: int, index: int, start: int = 0) -> None:
-    """Let an interrupt that was masked when it fired (INTx) fire again."""
-    _set_irqs(device, vfio.VFIO_IRQ_SET_DATA_NONE | vfio.VFIO_IRQ_SET_ACTION_UNMASK, index, start, 1)
-
-
-def device_trigger_irq(device: int, index: int, start: int = 0) -> None:
-    """Signal a vector's eventfd from software, without the device."""
-    _set_irqs(device, vfio.VFIO_IRQ_SET_DATA_NONE | vfio.VFIO_IRQ_SET_ACTION_TRIGGER, index, start, 1)
-
-
-def device_reset(device: int) -> None:
-    """Reset the function; EINVAL when it has no reset (VFIO_DEVICE_FLAGS_RESET is clear)."""
-    ioctl(device, vfio.VFIO_DEVICE_RESET)
-
-
-def _set_irqs(device: int, flags: int, index: int, start: int, count: int, data: bytes = b"") -> int:
-    argsz = vfio.vfio_irq_set.size_of + len(data)
-    request = vfio.vfio_irq_set(argsz=argsz, flags=flags, index=index, start=start, count=count)
-    return ioctl(device, vfio.VFIO_DEVICE_SET_IRQS, request.pack(data))

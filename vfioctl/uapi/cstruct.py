@@ -16,11 +16,16 @@ from typing import Any, ClassVar, Self, dataclass_transform
 
 @dataclass_transform(kw_only_default=True)
 class CStruct:
-    """A record of integers with a fixed layout; a field that is not given is 0, ``argsz`` is the size."""
+    """A record of integers with a fixed layout; a field that is not given is 0, ``argsz`` is the size.
+
+    A kernel that knows a shorter struct is asked with the size of that, and ignores the bytes behind it.
+    """
 
     layout: ClassVar[struct.Struct]
     fields: ClassVar[tuple[str, ...]]
     size_of: ClassVar[int]
+    #: The field in which the struct states its own size.
+    size_field: ClassVar[str] = "argsz"
 
     def __init_subclass__(cls, format: str) -> None:
         if not format.startswith("="):
@@ -31,11 +36,11 @@ class CStruct:
 
     def __init__(self, **fields: int) -> None:
         for name in self.fields:
-            setattr(self, name, fields.pop(name, self.size_of if name == "argsz" else 0))
+            setattr(self, name, fields.pop(name, self.size_of if name == self.size_field else 0))
         if fields:
             raise TypeError(f"{type(self).__name__} has no field {', '.join(fields)}")
 
-    def pack(self, tail: bytes = b"") -> bytearray:
+    def pack(self, tail: bytes | bytearray = b"") -> bytearray:
         """The bytes the kernel wants, followed by ``tail``; mutable, for ioctls that answer in place."""
         return bytearray(self.layout.pack(*(getattr(self, name) for name in self.fields)) + tail)
 
@@ -43,6 +48,10 @@ class CStruct:
     def unpack(cls, buffer: bytes | bytearray | memoryview, offset: int = 0) -> Self:
         """Read the struct at ``offset`` bytes; ``struct.error`` when the buffer is too short."""
         return cls(**dict(zip(cls.fields, cls.layout.unpack_from(buffer, offset), strict=True)))
+
+    def values(self) -> dict[str, int]:
+        """Every field by its C name."""
+        return {name: getattr(self, name) for name in self.fields}
 
     def __eq__(self, other: Any) -> bool:
         return type(self) is type(other) and self.pack() == other.pack()

@@ -90,6 +90,10 @@ VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP = 1
 VFIO_DMA_UNMAP_FLAG_ALL = 2
 VFIO_DMA_UNMAP_FLAG_VADDR = 4
 
+VFIO_IOMMU_DIRTY_PAGES_FLAG_START = 1
+VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP = 2
+VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP = 4
+
 VFIO_DEVICE_FLAGS_RESET = 0x1
 VFIO_DEVICE_FLAGS_PCI = 0x2
 VFIO_DEVICE_FLAGS_PLATFORM = 0x4
@@ -99,11 +103,6 @@ VFIO_DEVICE_FLAGS_AP = 0x20
 VFIO_DEVICE_FLAGS_FSL_MC = 0x40
 VFIO_DEVICE_FLAGS_CAPS = 0x80
 VFIO_DEVICE_FLAGS_CDX = 0x100
-VFIO_DEVICE_INFO_CAP_ZPCI_BASE = 1
-VFIO_DEVICE_INFO_CAP_ZPCI_GROUP = 2
-VFIO_DEVICE_INFO_CAP_ZPCI_UTIL = 3
-VFIO_DEVICE_INFO_CAP_ZPCI_PFIP = 4
-VFIO_DEVICE_INFO_CAP_PCI_ATOMIC_COMP = 5
 
 VFIO_REGION_INFO_FLAG_READ = 1
 VFIO_REGION_INFO_FLAG_WRITE = 2
@@ -200,16 +199,29 @@ class vfio_iommu_type1_dma_unmap(CStruct, format="=IIQQ"):
     size: int = 0
 
 
+class vfio_iommu_type1_dirty_bitmap(CStruct, format="=II"):
+    """Followed by ``vfio_iommu_type1_dirty_bitmap_get`` with GET_BITMAP."""
+
+    argsz: int = 0
+    flags: int = 0
+
+
+class vfio_iommu_type1_dirty_bitmap_get(CStruct, format="=QQQQQ"):
+    """The last three are its ``struct vfio_bitmap``: page size in bytes, bytes of the bitmap, its address."""
+
+    iova: int = 0
+    size: int = 0
+    bitmap_pgsize: int = 0
+    bitmap_size: int = 0
+    bitmap_data: int = 0
+
+
 class vfio_device_info(CStruct, format="=IIIII4x"):
     argsz: int = 0
     flags: int = 0
     num_regions: int = 0
     num_irqs: int = 0
     cap_offset: int = 0
-
-
-class vfio_device_info_cap_pci_atomic_comp(CStruct, format="=8xI4x"):
-    flags: int = 0
 
 
 class vfio_region_info(CStruct, format="=IIIIQQ"):

@@ -19,7 +19,7 @@ from tests.edu.proof import DESTINATION, SOURCE, UNMAPPED, prove
 from tests.kernel.testbed.kernel_log import KernelLog
 from tests.ops.contract import MIB, PAGE, RW, Contract
 from vfioctl.errors import KernelRefusal, No, VfioctlError
-from vfioctl.host import memory, vfio, vfio_device
+from vfioctl.host import memory, vfio, vfio_device, vfio_irqs
 from vfioctl.host.ioctl import CallError
 from vfioctl.host.memory import ANONYMOUS, make
 from vfioctl.ops import dma
@@ -236,7 +236,7 @@ def test_device_info(groups: list[int], roles: Mapping[str, str]) -> None:
             assert bar.size == 128 * 1024 and bar.flags & uapi.VFIO_REGION_INFO_FLAG_MMAP
             msix = vfio_device.device_get_region_info(device, uapi.VFIO_PCI_BAR3_REGION_INDEX)
             assert msix.msix_mappable
-            assert vfio_device.device_get_irq_info(device, uapi.VFIO_PCI_MSIX_IRQ_INDEX).vectors == 5
+            assert vfio_irqs.device_get_irq_info(device, uapi.VFIO_PCI_MSIX_IRQ_INDEX).vectors == 5
             with pytest.raises(CallError) as caught:
                 vfio_device.device_get_region_info(device, 999)
             assert (caught.value.call, caught.value.errno) == ("VFIO_DEVICE_GET_REGION_INFO", errno.EINVAL)
