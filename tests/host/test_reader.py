@@ -231,3 +231,30 @@ def test_no_groups_are_explained(tmp_path: Path) -> None:
     result = run_command(None, "--root", tmp_path, "list-groups", "-J")
     assert (result.status, result.json["groups"]) == (0, [])
     assert "intel_iommu=off" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("machine", "interrupts", "isolated"),
+    [
+        ("x86_64", "  1:  9  IR-IO-APIC  1-edge  i8042", True),
+        ("x86_64", "  1:  9  IO-APIC  1-edge  i8042", False),
+        (
+            "aarch64",
+            " 11:  3  GICv3  27 Level  arch_timer\n 22:  0  ITS-PCI-MSIX-0000:00:1e.0  0 Edge  virtio1",
+            True,
+        ),
+        ("aarch64", " 11:  3  GICv3  27 Level  arch_timer", None),
+        ("aarch64", " 11:  3  GIC-0  27 Level  arch_timer", False),
+        ("aarch64", " 11:  3  GICv2  27 Level  arch_timer", False),
+        ("s390x", "I/O:  3  SCLP", True),
+        ("ppc64le", " 16:  3  XIVE-IRQ  1 Edge", True),
+        ("riscv64", " 10:  3  RISC-V INTC  5 Edge  riscv-timer", None),
+    ],
+)
+def test_isolation_of_interrupts(
+    tmp_path: Path, machine: str, interrupts: str, isolated: bool | None
+) -> None:
+    tree = Tree(str(tmp_path))
+    tree.put("/proc/sys/kernel/arch", f"{machine}\n")
+    tree.put("/proc/interrupts", f"           CPU0\n{interrupts}\n")
+    assert read_snapshot(str(tmp_path)).kernel.interrupts_isolated is isolated

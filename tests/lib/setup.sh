@@ -11,6 +11,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/vfioctl-tests
 # command:package pairs; a package is wanted when its command is missing.
 wanted_commands=(
     qemu-system-x86_64:qemu-system-x86
+    qemu-system-aarch64:qemu-system-arm
     modprobe:kmod
     udevadm:udev
     mke2fs:e2fsprogs

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from vfioctl.model import Platform
-from vfioctl.policy.diagnosis import why_no_groups
+from vfioctl.model import Device, Kernel, Platform
+from vfioctl.policy.diagnosis import may_get_group, why_no_group, why_no_groups
 
 INTEL = Platform("x86_64", "quiet", ("DMAR",), (), True, True)
 
@@ -34,3 +34,22 @@ def test_causes(platform: Platform, cause: str, cure: str) -> None:
     found = why_no_groups(platform)
     assert cause in found[0]
     assert cure in found[1]
+
+
+@pytest.mark.parametrize(
+    ("machine", "units", "driver", "may"),
+    [
+        ("aarch64", ("smmu3.0x0000000009050000",), None, True),
+        ("aarch64", ("smmu3.0x0000000009050000",), "e1000e", False),
+        ("aarch64", (), None, False),
+        ("x86_64", ("dmar0",), None, False),
+        (None, (), None, False),
+    ],
+)
+def test_a_group_that_comes_with_a_driver(
+    machine: str | None, units: tuple[str, ...], driver: str | None, may: bool
+) -> None:
+    device = Device("0000:00:01.0", "pci", None, None, driver)
+    kernel = Kernel("6.12.0", machine, iommu_units=units)
+    assert may_get_group(device, kernel) is may
+    assert ("vfioctl bind 0000:00:01.0" in why_no_group(device, kernel)[1]) is may

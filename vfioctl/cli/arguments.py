@@ -155,9 +155,12 @@ def group_numbers(snapshot: Snapshot, found: Iterable[IommuGroup | Device]) -> s
         group = group_of(snapshot, subject)
         if group is None:
             assert isinstance(subject, Device)
+            from vfioctl.policy.diagnosis import why_no_group
+
+            cause, cure = why_no_group(subject, snapshot.kernel)
             raise NotFound(
-                f"{subject.address} is in no IOMMU group",
-                hint="it is not behind an IOMMU that is on: vfioctl list-groups says why when there are none at all",
+                f"{subject.address} is in no IOMMU group: {cause}",
+                hint=cure,
                 subject=subject.address,
                 code="no-iommu-group",
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -215,8 +216,8 @@ class _Reader:
         )
 
     def interrupts_isolated(self, machine: str | None) -> bool | None:
-        """x86: chip names beginning with IR- mean that interrupt remapping is active; arm64: an ITS isolates;
-        s390 always does and POWER is not asked by VFIO. None: cannot be told from here."""
+        """x86: chip names beginning with IR- mean that interrupt remapping is active; arm64: an ITS isolates, and a
+        GICv2 has none; s390 always does and POWER is not asked by VFIO. None: cannot be told from here."""
         if machine is None:
             return None
         if machine.startswith(("s390", "ppc")):
@@ -227,7 +228,7 @@ class _Reader:
         if machine in ("x86_64", "i386", "i486", "i586", "i686"):
             return " IR-" in text
         if machine == "aarch64":
-            return True if "ITS-" in text else None
+            return True if "ITS-" in text else False if re.search(r" GIC(v2|-\d)", text) else None
         return None
 
 

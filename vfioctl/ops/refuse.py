@@ -9,6 +9,7 @@ from vfioctl.host.holders import being_unbound, details
 from vfioctl.host.machine import Machine
 from vfioctl.model import BindingGoal, Device, Snapshot, shown
 from vfioctl.policy.buses import BUSES_OF_PARENTS, cannot_be_steered, cannot_return
+from vfioctl.policy.diagnosis import may_get_group, why_no_group
 from vfioctl.policy.impact import Impact, impacts
 from vfioctl.policy.viability import is_being_unbound, is_vfio_bound
 
@@ -78,12 +79,12 @@ def refuse_unbindable(machine: Machine, snapshot: Snapshot, device: Device, driv
         device.group is None
         and device.bus not in BUSES_OF_PARENTS
         and not machine.noiommu_enabled()
-        and snapshot.kernel.machine != "aarch64"
+        and not may_get_group(device, snapshot.kernel)
     ):
-        # arm64 kernels before 6.13 give a driverless device its group only when a driver probes it.
+        cause, cure = why_no_group(device, snapshot.kernel)
         raise NotFound(
-            f"{name} is in no IOMMU group, so {driver} would refuse it",
-            hint="it is not behind an IOMMU that is on: vfioctl list-groups says why when there are no groups at all",
+            f"{name} is in no IOMMU group, so {driver} would refuse it: {cause}",
+            hint=cure,
             subject=device.address,
             code="no-iommu-group",
         )

@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
-from vfioctl.model import Platform
+from vfioctl.model import Device, Kernel, Platform, shown
+
+
+def may_get_group(device: Device, kernel: Kernel) -> bool:
+    """Whether a device without a group may be given one by its next driver: where the firmware tells device by device
+    which IOMMU it is behind, Linux looks that up when a driver is probed (drivers/of/device.c, of_dma_configure_id;
+    from 6.15 on when the device is found)."""
+    return device.driver is None and kernel.machine == "aarch64" and bool(kernel.iommu_units)
+
+
+def why_no_group(device: Device, kernel: Kernel) -> tuple[str, str]:
+    """(cause, cure) for a device that is in no group."""
+    if may_get_group(device, kernel):
+        return (
+            "it has no driver, and this kernel gives a device its group when a driver is probed",
+            f"vfioctl bind {shown(device.key)}",
+        )
+    return (
+        "it is not behind an IOMMU that is on",
+        "vfioctl list-groups says why when there are no groups at all",
+    )
 
 
 def why_no_groups(platform: Platform) -> tuple[str, str]:

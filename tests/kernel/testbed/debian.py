@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.kernel.testbed.architecture import X86_64, Architecture
 from tests.kernel.testbed.cache import cache_directory, lock
 from tests.kernel.testbed.errors import TestbedUnavailableError
 
@@ -28,33 +29,38 @@ class Series:
     """A kernel series of a suite: what its packages are called. ``name`` is the id of its tests."""
 
     name: str
-    image: str  # regular expression of the suite's image packages; group 1 is the release
+    #: Regular expression of the suite's image packages, but for the flavour at the end; group 1 is the release.
+    image: str
 
-    def choose(self, packages: Sequence[str]) -> str | None:
+    def choose(self, packages: Sequence[str], flavour: str) -> str | None:
         """The newest of ``packages`` that is an image of this series.
 
         A suite that moves on drops a series: then the newest image of the nearest later series stands in.
         """
-        images = [package for package in packages if re.fullmatch(self.image, package)]
+        images = [package for package in packages if self._match(package, flavour)]
         wanted = version_key(self.name)
         later = {version_key(image)[:2] for image in images if version_key(image)[:2] >= wanted}
         if not later:
             return None
         return max((image for image in images if version_key(image)[:2] == min(later)), key=version_key)
 
-    def release(self, package: str) -> str:
+    def release(self, package: str, flavour: str) -> str:
         """The kernel release (``uname -r``) of an image package."""
-        match = re.fullmatch(self.image, package)
+        match = self._match(package, flavour)
         if match is None:
             raise ValueError(f"{package} is no kernel image of the series {self.name}")
         return match[1]
+
+    def _match(self, package: str, flavour: str) -> re.Match[str] | None:
+        return re.fullmatch(rf"linux-image-({self.image}-{flavour})", package)
 
 
 SERIES = {
     series.name: series
     for series in (
-        Series("6.1", r"linux-image-(6\.1\.0-\d+-amd64)"),
-        Series("7.2", r"linux-image-(\d+\.\d+\.\d+\+deb13(?:\.\d+)?-amd64)"),
+        Series("6.1", r"6\.1\.0-\d+"),
+        Series("6.12", r"6\.12\.\d+\+deb1[23](?:\.\d+)?"),
+        Series("7.2", r"\d+\.\d+\.\d+\+deb13(?:\.\d+)?"),
     )
 }
 
@@ -67,13 +73,19 @@ def version_key(text: str) -> tuple[int, ...]:
 class Archive:
     """The package archive that this machine's apt is configured for, and its backports."""
 
-    def __init__(self, directory: Path | None = None) -> None:
-        self.directory = directory or cache_directory() / "apt"
+    def __init__(self, architecture: Architecture = X86_64) -> None:
+        self.architecture = architecture
+        name = "apt" if architecture is X86_64 else f"apt-{architecture.debian}"
+        self.directory = cache_directory() / name
         self.sources = self.directory / "sources.list"
         self.options = [
             f"-oDir::Etc::sourcelist={self.sources}",
             "-oDir::Etc::sourceparts=-",
             f"-oDir::State={self.directory}",
+            # Nothing is installed: the packages are not for this machine.
+            "-oDir::State::status=/dev/null",
+            f"-oAPT::Architecture={architecture.debian}",
+            f"-oAPT::Architectures={architecture.debian}",
             f"-oDir::Cache={self.directory}/cache",
             # Container images switch these off; without them every query parses the whole index.
             "-oDir::Cache::pkgcache=pkgcache.bin",
@@ -93,7 +105,7 @@ class Archive:
             raise TestbedUnavailableError("there is no apt-get", "run the kernel tests on Debian 12")
         with lock(self.directory / "lock"):
             stamp = self.directory / "updated"
-            wanted = source_lines(configured_suites())
+            wanted = source_lines(configured_suites(), self.architecture)
             if (
                 stamp.exists()
                 and time.time() - stamp.stat().st_mtime < INDEX_MAX_AGE
@@ -120,6 +132,11 @@ class Archive:
         """The control fields of the candidate version of ``package``."""
         text = self._run("apt-cache", "show", "--no-all-versions", package)
         return dict(re.findall(r"^([A-Z][\w-]*): (.*)$", text, re.MULTILINE))
+
+    def with_dependencies(self, packages: Sequence[str]) -> list[str]:
+        """Names of ``packages`` and of all that they need."""
+        text = self._run("apt-get", "install", "-s", "-q", "--no-install-recommends", *packages)
+        return re.findall(r"^Inst (\S+)", text, re.MULTILINE)
 
     def unpack(self, packages: Sequence[str], destination: Path) -> None:
         """Download ``packages`` (apt verifies the checksums) and unpack them into ``destination``."""
@@ -168,9 +185,10 @@ def configured_suites() -> list[tuple[str, str]]:
     return sorted({(row[0], row[1]) for row in rows if len(row) == 3 and row[2] == "main"})
 
 
-def source_lines(suites: Sequence[tuple[str, str]]) -> str:
+def source_lines(suites: Sequence[tuple[str, str]], architecture: Architecture) -> str:
     """A one-line-style source list: the machine's bookworm suites, and trixie-backports beside them.
 
+    For other architectures bookworm and its backports, for not every mirror has the rest of them.
     Raises TestbedUnavailableError when no bookworm is configured.
     """
     bookworm = [
@@ -179,6 +197,10 @@ def source_lines(suites: Sequence[tuple[str, str]]) -> str:
     bases = [base for base, suite in bookworm if suite == "bookworm"]
     if not bases:
         raise TestbedUnavailableError("apt has no source for the suite bookworm", APT_CURE)
-    options = f"[arch=amd64 signed-by={KEYRING}]" if KEYRING.exists() else "[arch=amd64]"
+    signed = f" signed-by={KEYRING}" if KEYRING.exists() else ""
     chosen = [*bookworm, (bases[0], BACKPORTS)]
-    return "".join(f"deb {options} {base} {suite} main\n" for base, suite in chosen)
+    if not architecture.native:
+        chosen = [(bases[0], suite) for suite in ("bookworm", "bookworm-backports")]
+    return "".join(
+        f"deb [arch={architecture.debian}{signed}] {base} {suite} main\n" for base, suite in chosen
+    )

@@ -15,13 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.kernel.testbed import cpio, machine
+from tests.kernel.testbed import cpio, hardware
 from tests.kernel.testbed.cache import cache_directory, lock
 from tests.kernel.testbed.errors import TestbedUnavailableError
 from tests.kernel.testbed.kernel import Kernel
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-QEMU = "qemu-system-x86_64"
 CONSOLE_TAIL = 60  # lines shown when a guest fails
 BOOT_SECONDS = 180.0
 
@@ -55,25 +54,29 @@ class Guest:
     """A running virtual machine. Lines that the guest writes to its results port come from ``line``."""
 
     def __init__(
-        self, hardware: machine.Machine, kernel: Kernel, job: Job, output: Path | None = None
+        self, machine: hardware.Machine, kernel: Kernel, job: Job, output: Path | None = None
     ) -> None:
-        qemu = shutil.which(QEMU)
+        self.machine = machine
+        architecture = machine.board.architecture
+        qemu = shutil.which(architecture.qemu)
         if qemu is None:
-            raise TestbedUnavailableError(f"there is no {QEMU}", "install the package qemu-system-x86")
+            raise TestbedUnavailableError(
+                f"there is no {architecture.qemu}", f"install the package {architecture.package}"
+            )
         # Short, because the path of a Unix socket is at most 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="vfioctl-guest-"))
         self.console = self.directory / "console.log"
         self.output = output or self.directory / "output.log"
         initrd = self.directory / "initrd"
         initrd.write_bytes(
-            cpio.archive(hardware.tables) + kernel.initrd.read_bytes() + _job_archive(hardware, kernel, job)
+            cpio.archive(machine.tables) + kernel.initrd.read_bytes() + _job_archive(machine, kernel, job)
         )
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             listener.bind(str(self.directory / "results"))
             listener.listen(1)
             listener.settimeout(BOOT_SECONDS)
-            arguments = machine.arguments(
-                hardware,
+            arguments = hardware.arguments(
+                machine,
                 image=kernel.image,
                 initrd=initrd,
                 console=self.console,
@@ -96,7 +99,9 @@ class Guest:
                 if self.process.poll() is not None:
                     text = (self.directory / "qemu.log").read_text(errors="replace")
                     self.close()
-                    raise GuestError(f"{QEMU} did not start:\n{text}") from None
+                    raise GuestError(
+                        f"{self.machine.board.architecture.qemu} did not start:\n{text}"
+                    ) from None
         self._selector = selectors.DefaultSelector()
         self._selector.register(self.results, selectors.EVENT_READ)
         self._pending = b""
@@ -111,7 +116,7 @@ class Guest:
         }
         arguments = ["-chardev", f"socket,id=monitor,path={directory}/qmp,server=on,wait=off"]
         arguments += ["-mon", "chardev=monitor,mode=control"]
-        arguments += ["-device", "virtio-serial-pci,id=testbed-serial,addr=1e.0"]
+        arguments += ["-device", self.machine.board.virtio("virtio-serial", "1e.0") + ",id=testbed-serial"]
         for name, chardev in ports.items():
             arguments += ["-chardev", chardev, "-device", f"virtserialport,chardev={name},name={name}"]
         return arguments
@@ -162,12 +167,18 @@ def disk_image() -> Path:
     return path
 
 
-def _job_archive(hardware: machine.Machine, kernel: Kernel, job: Job) -> bytes:
+def _job_archive(machine: hardware.Machine, kernel: Kernel, job: Job) -> bytes:
     """The part of the initial RAM file system that belongs to this boot. See init.sh for who reads it."""
-    modules = f"/lib/modules/{kernel.release}"
-    place = (
-        f"mkdir -p /root{modules} /root/mnt/disk\n"
-        f"mount --bind {shlex.quote('/root' + str(kernel.modules))} /root{modules}\n"
+    seen = "/host"
+    binds = {str(kernel.modules): f"/lib/modules/{kernel.release}"}
+    if machine.board.architecture.native:
+        seen = "/root"  # the same files, but for those that can be written
+    else:
+        binds |= {path: path for path in job.environment["PYTHONPATH"].split(":")}
+    place = "mkdir -p /root/mnt/disk\n" + "".join(
+        f"mkdir -p {shlex.quote('/root' + place)}\n"
+        f"mount --bind {shlex.quote(seen + path)} {shlex.quote('/root' + place)}\n"
+        for path, place in binds.items()
     )
     environment = {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -177,14 +188,17 @@ def _job_archive(hardware: machine.Machine, kernel: Kernel, job: Job) -> bytes:
         "PYTHONDONTWRITEBYTECODE": "1",
         **job.environment,
     }
+    if "disk" in machine.roles():
+        environment["TESTBED_DISK"] = ":".join(machine.roles()["disk"])
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
     script = (
         f"{exports}cd {shlex.quote(str(REPOSITORY))}\n"
         f"export TESTBED_COMMAND={shlex.quote(shlex.join(job.command))}\n"
         f". {shlex.quote(str(Path(__file__).with_name('start.sh')))}\n"
     )
-    facts = {"machine": hardware.name, "roles": hardware.roles()}
+    facts = {"machine": machine.name, "roles": machine.roles()}
     files = {
+        "root": str(kernel.root).encode(),
         "place": place.encode(),
         "job": script.encode(),
         "machine.json": json.dumps(facts).encode(),

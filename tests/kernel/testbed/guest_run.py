@@ -6,12 +6,14 @@ import compileall
 import json
 import os
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.kernel.testbed.architecture import Architecture
 from tests.kernel.testbed.errors import TestbedUnavailableError
 from tests.kernel.testbed.guest import BOOT_SECONDS, REPOSITORY, Guest, GuestDeadlineError, GuestError, Job
 from tests.kernel.testbed.kernel import prepare
@@ -73,12 +75,13 @@ class GuestRun(threading.Thread):
 
     def _work(self) -> None:
         began = time.monotonic()
-        kernel = prepare(self.place.series)
+        machine = MACHINES[self.place.machine]
+        kernel = prepare(self.place.series, machine.board.architecture)
         booting = time.monotonic()
         with self._changed:
             if self._stopped:
                 return
-            self._guest = guest = Guest(MACHINES[self.place.machine], kernel, self._job())
+            self._guest = guest = Guest(machine, kernel, self._job(machine.board.architecture))
         try:
             self._listen(guest)
         finally:
@@ -129,17 +132,21 @@ class GuestRun(threading.Thread):
             self._finished.add(nodeid)
             self._changed.notify_all()
 
-    def _job(self) -> Job:
+    def _job(self, architecture: Architecture) -> Job:
         files = sorted({nodeid.split("::", 1)[0] for nodeid in self.items})
         environment = {name: value for name, value in os.environ.items() if name.startswith("VFIOCTL_")}
         paths = [str(REPOSITORY), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        python = sys.executable
+        if not architecture.native:
+            python = "/usr/bin/python3"
+            paths.append(sysconfig.get_path("purelib"))  # what it needs is there without C, too
         environment |= {
             "PYTHONPATH": os.pathsep.join(dict.fromkeys(os.path.abspath(path) for path in paths if path)),
             GUEST_VARIABLE: str(self.place),
-            "TESTBED_PYTHON": sys.executable,
+            "TESTBED_PYTHON": python,
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # importing what is not needed costs seconds there
         }
-        command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *self.options, *files)
+        command = (python, "-m", "pytest", "-p", "no:cacheprovider", *self.options, *files)
         return Job(command, environment, {"items.json": json.dumps(list(self.items)).encode()})
 
 

@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# First process of a test guest: make the host's root file system, with a writable layer in memory, the root,
-# and hand over to /testbed/job (put here by guest.py beside this file).
+# First process of a test guest: make the host's root file system, or a directory of it for another architecture, with
+# a writable layer in memory the root, and hand over to /testbed/job (put here by guest.py beside this file).
 /bin/busybox mkdir -p /bin /proc /sys /dev /host /layer /root
 /bin/busybox --install -s /bin
 export PATH=/bin
@@ -15,7 +15,9 @@ done
 mount -t 9p -o trans=virtio,version=9p2000.L,cache=loose,msize=524288,ro host /host || echo "testbed: no host root"
 mount -t tmpfs -o mode=755 layer /layer
 mkdir /layer/upper /layer/work
-mount -t overlay -o lowerdir=/host,upperdir=/layer/upper,workdir=/layer/work overlay /root || echo "testbed: no root"
+mount -t overlay -o "lowerdir=/host$(cat /testbed/root),upperdir=/layer/upper,workdir=/layer/work" overlay /root || echo "testbed: no root"
+
+[ -e /root/bin/sh ] || chroot /root /bin/busybox --install -s /bin
 
 mount --move /proc /root/proc
 mount --move /sys /root/sys

@@ -7,27 +7,33 @@ import os
 import shutil
 import struct
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.kernel.testbed import cpio
+from tests.kernel.testbed.architecture import X86_64, Architecture
 from tests.kernel.testbed.cache import cache_directory, lock, new_directory
 from tests.kernel.testbed.debian import SERIES, Archive, Series
 from tests.kernel.testbed.errors import TestbedUnavailableError
+from tests.kernel.testbed.root import prepare_root
 
 LAYOUT = "2"  # raise it when what is built below changes, so that old caches are left alone
 INIT = Path(__file__).with_name("init.sh")
 
 # What the initial RAM file system needs to reach the host's root file system.
-BOOT_MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_console")
+BOOT_MODULES = ("virtio_pci", "virtio_ccw", "9pnet_virtio", "9p", "overlay", "virtio_console")
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """What the emulator is given. Everything lies under ``directory`` in the cache."""
+    """What the emulator is given. Everything lies under ``directory`` in the cache.
+
+    ``root`` is the directory of this machine that its guests have as their root file system.
+    """
 
     directory: Path
     release: str
+    root: Path = Path("/")
 
     @property
     def image(self) -> Path:
@@ -43,31 +49,33 @@ class Kernel:
         return self.directory / "lib/modules" / self.release
 
 
-def prepare(name: str) -> Kernel:
+def prepare(name: str, architecture: Architecture = X86_64) -> Kernel:
     """The newest kernel of a series (``6.1``, ``7.2``), from the cache or from the archive.
 
     Raises TestbedUnavailableError.
     """
     series = SERIES[name]
-    with lock(cache_directory() / f"kernel-{name}.lock"):
+    with lock(cache_directory() / f"kernel-{name}-{architecture.debian}.lock"):
         try:
-            return _newest(series, Archive())
+            kernel = _newest(series, Archive(architecture))
         except TestbedUnavailableError:
-            cached = _newest_cached(series)
+            cached = _newest_cached(series, architecture)
             if cached is None:
                 raise
-            return cached
+            kernel = cached
+    return replace(kernel, root=prepare_root(architecture))
 
 
 def _newest(series: Series, archive: Archive) -> Kernel:
     archive.refresh()
-    package = series.choose(archive.names("linux-image-"))
+    flavour = archive.architecture.flavour
+    package = series.choose(archive.names("linux-image-"), flavour)
     if package is None:
         raise TestbedUnavailableError(
             f"the archive has no kernel of the series {series.name} or later any more",
             "change the series in tests/kernel/testbed/debian.py",
         )
-    release = series.release(package)
+    release = series.release(package, flavour)
     fields = archive.fields(package)
     directory = cache_directory() / "kernels" / f"{release}_{fields['Version']}_{LAYOUT}"
     kernel = Kernel(directory, release)
@@ -80,12 +88,12 @@ def _newest(series: Series, archive: Archive) -> Kernel:
     return kernel
 
 
-def _newest_cached(series: Series) -> Kernel | None:
+def _newest_cached(series: Series, architecture: Architecture) -> Kernel | None:
     """The kernel to use when the archive cannot be reached."""
     found = (cache_directory() / "kernels").glob(f"*_{LAYOUT}")
     by_package = {f"linux-image-{path.name.split('_')[0]}": path for path in found}
-    package = series.choose(list(by_package))
-    return Kernel(by_package[package], series.release(package)) if package else None
+    package = series.choose(list(by_package), architecture.flavour)
+    return Kernel(by_package[package], series.release(package, architecture.flavour)) if package else None
 
 
 def _build(kernel: Kernel, root: Path) -> None:
@@ -93,7 +101,8 @@ def _build(kernel: Kernel, root: Path) -> None:
         if (place / "modules" / kernel.release / "kernel").exists():
             kernel.modules.parent.mkdir(parents=True)
             shutil.move(place / "modules" / kernel.release, kernel.modules)
-    places = (kernel.modules / "vmlinuz", root / f"boot/vmlinuz-{kernel.release}")
+    names = (f"vmlinuz-{kernel.release}", f"vmlinux-{kernel.release}")
+    places = (kernel.modules / "vmlinuz", *(root / "boot" / name for name in names))
     vmlinuz = next(path for path in places if path.exists())
     kernel.image.write_bytes(uncompressed(vmlinuz.read_bytes()))
     _uncompress_modules(kernel.modules)
@@ -115,10 +124,13 @@ def _uncompress_modules(directory: Path) -> None:
 
 
 def uncompressed(vmlinuz: bytes) -> bytes:
-    """The ELF kernel inside a bzImage, which boots faster; ``vmlinuz`` itself if its packing is unknown.
+    """The ELF kernel inside a PC's bzImage, which boots faster; ``vmlinuz`` itself if its packing is unknown.
 
-    Linux, Documentation/arch/x86/boot.rst: setup_sects at 0x1f1, payload_offset and payload_length at 0x248.
+    Linux, Documentation/arch/x86/boot.rst: setup_sects at 0x1f1, the magic number at 0x202, payload_offset and
+    payload_length at 0x248.
     """
+    if vmlinuz[0x202:0x206] != b"HdrS":
+        return vmlinuz
     setup_sectors = vmlinuz[0x1F1] or 4
     offset, length = struct.unpack_from("<II", vmlinuz, 0x248)
     start = (setup_sectors + 1) * 512 + offset

@@ -15,7 +15,7 @@ from tests.kernel.testbed.machine import MACHINES, STANDARD
 
 GUEST_VARIABLE = "VFIOCTL_TESTS_PLACE"  # set in a guest: the id of its place
 MARKERS = (
-    "machine(name): run in this variant of the test machine (rmrr, no-iommu, no-intremap) instead of the standard one",
+    "machine(name): run in this variant of the test machine (see testbed/machine.py) instead of the standard one",
     "kernels(name, ...): run on these kernel series only",
     "deadline(seconds): how long this test may take in a guest (default 120)",
 )
@@ -43,9 +43,9 @@ def places_of(test: pytest.Item | pytest.Function) -> list[Place]:
     machine = test.get_closest_marker("machine")
     kernels = test.get_closest_marker("kernels")
     variant = machine.args[0] if machine else STANDARD.name
-    chosen = kernels.args if kernels else tuple(SERIES)
     if variant not in MACHINES:
         raise pytest.UsageError(f"{test.nodeid}: no machine {variant!r}; there are {', '.join(MACHINES)}")
+    chosen = kernels.args if kernels else MACHINES[variant].kernels
     if not chosen or not set(chosen) <= set(SERIES):
         raise pytest.UsageError(f"{test.nodeid}: no kernel in {chosen!r}; there are {', '.join(SERIES)}")
     places = [Place(series, variant) for series in chosen]

@@ -8,15 +8,18 @@ from pathlib import Path
 
 MACHINE = Path("/run/testbed/machine.json")
 TESTBED = Path("/run/testbed.json")
-HOST_BRIDGE = Path("/sys/devices/pci0000:00")
+DEVICES = Path("/sys/bus/pci/devices")
 
 
-def address_of(slots: Sequence[str]) -> str:
-    """The address of the device that is reached by ``slots`` from the root bus down.
+def address_of(way: Sequence[str]) -> str:
+    """The address of the device that is reached from a host bridge's bus (``0000:00``) by slots.
 
     Raises LookupError when the way ends before.
     """
-    directory = HOST_BRIDGE
+    bus, first, *slots = way
+    directory = (DEVICES / f"{bus}:{first}").resolve()
+    if not directory.is_dir():
+        raise LookupError(f"no device in slot {first} of the bus {bus}")
     for slot in slots:
         found = [
             path

@@ -1,13 +1,15 @@
 # Sourced by the guest's first process once the host's root file system is its root (see init.sh and guest.py):
 # finds the channels to the host, mounts the disk, runs $TESTBED_COMMAND, reports its status and powers off.
-modprobe -a virtio_blk ext4
 for name in /sys/class/virtio-ports/*/name; do
     port=${name%/name}
     ln -s "/dev/${port##*/}" "/run/testbed/$(cat "$name")"
 done
-for disk in /sys/bus/pci/devices/0000:00:03.0/virtio*/block/*; do
-    mount "/dev/${disk##*/}" /mnt/disk
-done
+if [ -n "${TESTBED_DISK:-}" ]; then
+    modprobe -a virtio_blk ext4
+    for disk in "/sys/bus/pci/devices/$TESTBED_DISK"/virtio*/block/*; do
+        mount "/dev/${disk##*/}" /mnt/disk
+    done
+fi
 # The interpreter and the tree may lie in somebody's private home; here every user is to run them.
 for path in "$TESTBED_PYTHON" "$(readlink -f "$TESTBED_PYTHON")" $(echo "$PYTHONPATH" | tr : ' '); do
     while [ "$path" != / ]; do

@@ -114,6 +114,9 @@ def _result(
     group = group_of(snapshot, subject)
     if group is None:
         assert isinstance(subject, Device)
+        from vfioctl.policy.diagnosis import why_no_group
+
+        cause, cure = why_no_group(subject, snapshot.kernel)
         return {
             "subject": subject.address,
             "group": None,
@@ -123,8 +126,8 @@ def _result(
             "problems": [
                 {
                     "code": "no-iommu-group",
-                    "detail": "the device is in no IOMMU group: it is not behind an IOMMU that is on",
-                    "cure": "vfioctl list-groups",
+                    "detail": f"the device is in no IOMMU group: {cause}",
+                    "cure": cure,
                 }
             ],
             "live": None,
