@@ -51,7 +51,8 @@ def worst(*statuses: ExitStatus) -> ExitStatus:
 
 def errno_name(number: int) -> str:
     """The symbolic name of an errno, e.g. ``EPERM``; its number when it has none."""
-    return _errno.errorcode.get(number, str(number))
+    # Python's table has the C library's second name for this one.
+    return "EOPNOTSUPP" if number == _errno.EOPNOTSUPP else _errno.errorcode.get(number, str(number))
 
 
 def visible(text: str) -> str:

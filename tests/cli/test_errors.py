@@ -59,6 +59,7 @@ def test_every_error_has_its_code_and_status() -> None:
 
 def test_errno_names() -> None:
     assert (errno_name(errno.EBUSY), errno_name(524)) == ("EBUSY", "524")
+    assert errno_name(errno.ENOTSUP) == "EOPNOTSUPP"
 
 
 def test_as_text(capsys: pytest.CaptureFixture[str]) -> None:

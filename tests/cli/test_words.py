@@ -23,7 +23,7 @@ ERRORS = {
     name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, VfioctlError)
 }
 #: What else takes a message for people first.
-SPEAKERS = {"note", "warn", "tell", "Problem", "Use"}
+SPEAKERS = {"note", "warn", "tell", "Problem", "Use", "says"}
 #: Options of other programs (modprobe, setfacl, prlimit).
 OTHERS = {"--showconfig", "--resolve-alias", "--set", "--pid"}
 #: They have a command line of their own.

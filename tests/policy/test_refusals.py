@@ -219,16 +219,13 @@ def test_refusal(
     assert error.subject == (None if state.group is None else "26")
 
 
-def test_every_entry_of_the_table_has_a_row() -> None:
+def test_every_refusal_of_a_node_has_a_row() -> None:
     tested = set()
     for call, name, _, path, *_ in ROWS:
         kind = "" if call != "open" else " container" if path == CONTAINER else " group"
         tested.add((call + kind, getattr(errno, name)))
-    assert set(TABLE) - tested == {
-        ("open container", errno.ENXIO),
-        ("open container", errno.EPERM),
-        ("VFIO_GET_API_VERSION", errno.EINVAL),
-    }
+    nodes = {each for each in TABLE if each[0] in ("open container", "open group")}
+    assert nodes - tested == {("open container", errno.ENXIO), ("open container", errno.EPERM)}
 
 
 @pytest.mark.parametrize(("call", "number"), TABLE)

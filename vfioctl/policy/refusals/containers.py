@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 
 from vfioctl.errors import Busy, KernelRefusal, No, PermissionDenied, VfioctlError
-from vfioctl.policy.refusals.mappings import no_translation
+from vfioctl.policy.refusals.mappings import map_fault, no_translation
 from vfioctl.policy.refusals.nodes import group_gone
 from vfioctl.policy.refusals.state import Refusal, State, Table
+
+_CONTAINER_CALLS = ("VFIO_GROUP_SET_CONTAINER", "VFIO_SET_IOMMU")
 
 
 def not_viable(state: State, number: int | None = None) -> No:
@@ -34,9 +36,13 @@ def set_container_permission(refusal: Refusal) -> VfioctlError:
             f"{refusal.group} is a no-IOMMU group: using it takes the capability CAP_SYS_RAWIO",
             hint="run it as root, and never in a container together with groups that have an IOMMU",
         )
-    # 5.19 to 6.5 on Intel: a 1:1 region is refused with EPERM although the group counts as viable.
-    if state.viable is not False and not state.blocking and state.direct_region:
-        return direct_region(refusal)
+    if state.viable is not False and not state.blocking:
+        # 5.19 to 6.5 on Intel: a 1:1 region is refused with EPERM although the group counts as viable.
+        if state.direct_region:
+            return direct_region(refusal)
+        # A container that has an IOMMU attaches the group at once.
+        if state.interrupts_isolated is False:
+            return set_iommu_permission(refusal)
     return not_viable(state, refusal.number)
 
 
@@ -94,11 +100,13 @@ def set_iommu_permission(refusal: Refusal) -> VfioctlError:
     # Up to 5.18 an Intel 1:1 region is refused here.
     if refusal.state.direct_region and refusal.before(5, 19):
         return direct_region(refusal)
+    # Who claims the device asks: the container's backend, or iommufd when a device is opened or bound.
+    module = "vfio_iommu_type1" if refusal.call in _CONTAINER_CALLS else "iommufd"
     return KernelRefusal(
         f"the interrupts of {refusal.group} are not isolated: its devices could forge interrupts of others",
         code="interrupts-not-isolated",
         hint="turn interrupt remapping on in the firmware (and drop intremap=off, nointremap); at your own risk:"
-        " echo Y > /sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts",
+        f" echo Y > /sys/module/{module}/parameters/allow_unsafe_interrupts",
     )
 
 
@@ -159,6 +167,8 @@ REFUSALS: Table = {
     ("VFIO_GROUP_SET_CONTAINER", errno.ENODEV): group_gone,
     ("VFIO_GROUP_SET_CONTAINER", errno.EBADF): _not_a_container,
     ("VFIO_GROUP_SET_CONTAINER", errno.EBADFD): _not_a_container,
+    ("VFIO_GROUP_SET_CONTAINER", errno.ENOMEM): _set_iommu_memory,
+    ("VFIO_GROUP_UNSET_CONTAINER", errno.ENODEV): group_gone,
     ("VFIO_GROUP_UNSET_CONTAINER", errno.EBUSY): _unset_container_busy,
     ("VFIO_GROUP_UNSET_CONTAINER", errno.EINVAL): _unset_container_invalid,
     ("VFIO_SET_IOMMU", errno.EPERM): set_iommu_permission,
@@ -166,4 +176,6 @@ REFUSALS: Table = {
     ("VFIO_SET_IOMMU", errno.EINVAL): _set_iommu_invalid,
     ("VFIO_SET_IOMMU", errno.EBUSY): _set_iommu_busy,
     ("VFIO_SET_IOMMU", errno.ENOMEM): _set_iommu_memory,
+    # What is mapped already is mapped for a group that joins.
+    ("VFIO_SET_IOMMU", errno.EFAULT): map_fault,
 }

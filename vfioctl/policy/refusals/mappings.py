@@ -6,10 +6,12 @@ import errno
 
 from vfioctl.errors import KernelRefusal, VfioctlError
 from vfioctl.policy.refusals.state import Refusal, State, Table, place
+from vfioctl.policy.refusals.words import says
 from vfioctl.policy.sizes import format_size
 
 
-def _map_memory(refusal: Refusal) -> VfioctlError:
+def map_memory(refusal: Refusal) -> VfioctlError:
+    """The refusal to pin memory: more than may be locked, or more than there is."""
     state = refusal.state
     if state.memlock_locked is not None:
         wanted = state.wanted or state.size
@@ -70,7 +72,8 @@ def _map_entries(refusal: Refusal) -> VfioctlError:
     )
 
 
-def _map_overlap(refusal: Refusal) -> VfioctlError:
+def map_overlap(refusal: Refusal) -> VfioctlError:
+    """The refusal to map over a mapping."""
     return KernelRefusal(
         f"{place(refusal.state)} overlaps a mapping that is there already",
         code="mapping-overlap",
@@ -78,7 +81,8 @@ def _map_overlap(refusal: Refusal) -> VfioctlError:
     )
 
 
-def _map_invalid(refusal: Refusal) -> VfioctlError:
+def map_invalid(refusal: Refusal) -> VfioctlError:
+    """The refusal to map there."""
     page = refusal.state.page_size
     multiple = "the IOMMU's page size" if page is None else f"the IOMMU's page size {format_size(page)}"
     return KernelRefusal(
@@ -89,7 +93,8 @@ def _map_invalid(refusal: Refusal) -> VfioctlError:
     )
 
 
-def _map_fault(refusal: Refusal) -> VfioctlError:
+def map_fault(refusal: Refusal) -> VfioctlError:
+    """The refusal to map that memory."""
     return KernelRefusal(
         "the memory cannot be pinned: it is not mapped, is read-only while the device is to write, or belongs"
         " to a file system that needs to track writes",
@@ -98,7 +103,8 @@ def _map_fault(refusal: Refusal) -> VfioctlError:
     )
 
 
-def _map_busy(refusal: Refusal) -> VfioctlError:
+def map_busy(refusal: Refusal) -> VfioctlError:
+    """The refusal of page tables that conflict."""
     return KernelRefusal(
         f"the IOMMU driver has a conflict in its page tables at {place(refusal.state)}",
         code="kernel",
@@ -123,16 +129,58 @@ def _unmap_invalid(refusal: Refusal) -> VfioctlError:
     )
 
 
+unmap_nothing = says(
+    "nothing is mapped at {place}, or it would cut a mapping: iommufd unmaps whole mappings only",
+    code="unmap-partial",
+    hint="unmap exactly what was mapped",
+)
+unmap_wraps = says(
+    "{place} goes beyond the last address",
+    code="iova-out-of-range",
+    hint="unmap exactly what was mapped",
+)
+
 REFUSALS: Table = {
-    ("VFIO_IOMMU_MAP_DMA", errno.ENOMEM): _map_memory,
+    ("VFIO_IOMMU_MAP_DMA", errno.ENOMEM): map_memory,
     ("VFIO_IOMMU_MAP_DMA", errno.ENOSPC): _map_entries,
-    ("VFIO_IOMMU_MAP_DMA", errno.EEXIST): _map_overlap,
-    ("VFIO_IOMMU_MAP_DMA", errno.EINVAL): _map_invalid,
-    ("VFIO_IOMMU_MAP_DMA", errno.EOVERFLOW): _map_invalid,
-    ("VFIO_IOMMU_MAP_DMA", errno.EFAULT): _map_fault,
-    ("VFIO_IOMMU_MAP_DMA", errno.EBUSY): _map_busy,
+    ("VFIO_IOMMU_MAP_DMA", errno.EEXIST): map_overlap,
+    ("VFIO_IOMMU_MAP_DMA", errno.EINVAL): map_invalid,
+    ("VFIO_IOMMU_MAP_DMA", errno.EOVERFLOW): map_invalid,
+    ("VFIO_IOMMU_MAP_DMA", errno.EFAULT): map_fault,
+    ("VFIO_IOMMU_MAP_DMA", errno.EBUSY): map_busy,
     ("VFIO_IOMMU_MAP_DMA", errno.ENOTTY): no_translation,
+    ("VFIO_IOMMU_MAP_DMA", errno.ENOENT): says(
+        "{place} is not mapped, so its memory cannot be exchanged", code="kernel", hint="map it first"
+    ),
     ("VFIO_IOMMU_UNMAP_DMA", errno.EINVAL): _unmap_invalid,
+    # What wraps is EINVAL up to Linux 6.17.
+    ("VFIO_IOMMU_UNMAP_DMA", errno.EOVERFLOW): unmap_wraps,
+    ("VFIO_IOMMU_UNMAP_DMA", errno.ENOTTY): no_translation,
+    # iommufd in the place of the container.
+    ("VFIO_IOMMU_UNMAP_DMA", errno.ENOENT): unmap_nothing,
+    ("VFIO_IOMMU_GET_INFO", errno.EINVAL): says(
+        "the container has no IOMMU yet",
+        code="no-iommu",
+        hint="the order is: container, group, IOMMU, mappings",
+    ),
+    ("VFIO_IOMMU_GET_INFO", errno.ENOTTY): no_translation,
+    ("VFIO_IOMMU_DIRTY_PAGES", errno.EACCES): says(
+        "the container is of type1 (v1), which does not track dirty pages",
+        code="not-supported",
+        hint="open it with the type1v2 backend",
+    ),
+    ("VFIO_IOMMU_DIRTY_PAGES", errno.EINVAL): says(
+        "dirty pages cannot be told for {place}: they are not being tracked, or the range or its page size is not what"
+        " the container has",
+        code="dirty-pages",
+        hint="begin to track first; the range has to hold whole mappings, in the smallest page size of the IOMMU",
+    ),
+    ("VFIO_IOMMU_DIRTY_PAGES", errno.ENOTTY): says(
+        "this container does not track dirty pages",
+        code="not-supported",
+        hint="type1v2 does from Linux 5.8 on; with iommufd a page table made for it does",
+    ),
+    ("VFIO_IOMMU_DIRTY_PAGES", errno.ENOMEM): _no_memory,
     ("mmap", errno.ENOMEM): _no_memory,
     ("madvise", errno.ENOMEM): _no_memory,
 }

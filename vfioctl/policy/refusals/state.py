@@ -78,5 +78,8 @@ def place(state: State) -> str:
     return f"IOVA {format_iova(state.iova)}-{format_iova(state.iova + state.size - 1)}"
 
 
+#: Makes the error of a refusal.
+Say = Callable[[Refusal], VfioctlError]
+
 #: What to say, by (call, errno).
-Table = dict[tuple[str, int], Callable[[Refusal], VfioctlError]]
+Table = dict[tuple[str, int], Say]
