@@ -210,7 +210,7 @@ class FakeMachine(Machine):
     def is_held(self, path: str) -> bool:
         return path in self.held
 
-    def find_command(self, word: str, search: str, account: Account, memlock: int | None) -> str:
+    def find_command(self, word: str, search: str, account: Account | None, memlock: int | None) -> str:
         return f"/usr/bin/{word}"
 
     def execute(self, command: Command) -> int:

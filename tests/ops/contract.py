@@ -11,12 +11,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.ops import direct as dma
+from tests.ops.direct import Attached, attached
 from vfioctl.errors import Busy, No, UsageError
 from vfioctl.host import vfio
 from vfioctl.host.ioctl import CallError
 from vfioctl.host.memory import ANONYMOUS, Memory, make
-from vfioctl.ops import dma
-from vfioctl.ops.container import Attached, attached
 from vfioctl.uapi import vfio as uapi
 
 RW = uapi.VFIO_DMA_MAP_FLAG_READ | uapi.VFIO_DMA_MAP_FLAG_WRITE
@@ -193,10 +193,7 @@ class Contract:
         assert [each.iova for each in report.mappings] == [0x10000000, 0x10200000, 0x10400000]
         assert [each.size for each in report.mappings] == [2 * MIB, 2 * MIB, MIB]
         assert seen == [3]
-        assert steps == [
-            ("populate", 5 * MIB, 5 * MIB),
-            *(("map", done * MIB, 5 * MIB) for done in (2, 4, 5)),
-        ]
+        assert steps == [("populate", 5 * MIB, 5 * MIB), ("map", 5 * MIB, 5 * MIB)]
 
     @pytest.mark.parametrize(
         ("iova", "size", "code"),

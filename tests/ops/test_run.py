@@ -74,6 +74,7 @@ def test_what_the_command_finds(kernel: FakeKernel, machine: FakeMachine) -> Non
     result = run(machine, NIC, "--memlock", "2M", words=("driver", "-J", "--", "--queues"))
     assert (result.status, result.stdout, result.stderr) == (3, "", "")
     (asked,) = found
+    assert asked.account is not None
     assert asked.words == ["driver", "-J", "--", "--queues"]
     assert (asked.path, asked.memlock, asked.account.uid) == ("/usr/bin/driver", 2 << 20, NOBODY.pw_uid)
     environment = asked.environment
@@ -155,7 +156,13 @@ class TestUser:
     ) -> None:
         monkeypatch.setenv("SUDO_UID", str(NOBODY.pw_uid))
         found: list[int] = []
-        machine.command = lambda command: found.append(command.account.uid) or 0  # type: ignore[func-returns-value]
+
+        def command(order: Command) -> int:
+            assert order.account is not None
+            found.append(order.account.uid)
+            return 0
+
+        machine.command = command
         assert run_command(machine, "run", NIC, "--", "true").status == 0
         assert found == [NOBODY.pw_uid]
 

@@ -28,11 +28,20 @@ COMMANDS: dict[str, Entry] = {
     "permit": Entry("permit", "Let a user or group open the device nodes.", ASSIGN),
     "revoke": Entry("revoke", "Make the device nodes root's alone again.", ASSIGN),
     "iommu-info": Entry("iommu_info", "Show what the IOMMU of a group can do.", DMA),
+    "container open": Entry("container.open", "Open a container and keep it open.", DMA),
+    "container list": Entry("container.list", "List the open containers.", DMA),
+    "container show": Entry("container.show", "Show everything known of an open container.", DMA),
+    "container add": Entry("container.add", "Put more groups into a container.", DMA),
+    "container remove": Entry("container.remove", "Take groups out of a container.", DMA),
+    "container exec": Entry("container.exec", "Hand a container's descriptors to a program.", DMA),
+    "container close": Entry("container.close", "Close a container.", DMA),
     "map": Entry("map", "Prove DMA mapping: set up a container, map memory, report, clean up.", DMA),
 }
 
 #: What the verbs of a family have in common, in a line.
-FAMILIES: dict[str, str] = {}
+FAMILIES: dict[str, str] = {
+    "container": "Keep containers open between commands.",
+}
 
 
 def children(family: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from vfioctl.host import bounded
 from vfioctl.host.clib import INT, STRING, ULONG, library
+from vfioctl.host.ioctl import dup_above
 
 #: What concerns the one who waits for a command, and is blocked meanwhile (see ``execute``).
 SIGNALS = frozenset(
@@ -48,12 +49,12 @@ class Account(NamedTuple):
 
 
 class Command(NamedTuple):
-    """What is to be run: ``words`` (the first as it was given), the ``path`` found for it, by whom, and with which
-    RLIMIT_MEMLOCK (bytes; None: unlimited)."""
+    """What is to be run: ``words`` (the first as it was given), the ``path`` found for it, by whom (None: by who has
+    called), and with which RLIMIT_MEMLOCK (bytes; None: unlimited, or for who has called as it is)."""
 
     words: Sequence[str]
     path: str
-    account: Account
+    account: Account | None
     memlock: int | None
     environment: Mapping[str, str]
 
@@ -93,7 +94,22 @@ def account_of(user: str) -> Account | None:
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir, entry.pw_shell)
 
 
-def find(word: str, search: str, account: Account, memlock: int | None, timeout: float) -> str:
+def replace(command: Command, fds: Sequence[int]) -> NoReturn:
+    """Becomes the command: the descriptors ``fds`` are 3 and up then, and no others are open but the standard streams.
+    With an account, as that user and without privileges. Raises OSError when it cannot be executed."""
+    moved = [dup_above(fd, 3 + len(fds)) for fd in fds]
+    for number, fd in enumerate(moved, 3):
+        os.dup2(fd, number)
+    for name in (signal.SIGPIPE, signal.SIGXFSZ):  # the interpreter's own wish
+        signal.signal(name, signal.SIG_DFL)
+    if command.account is not None:
+        _become(_libc(), command.account, command.memlock)
+    elif command.memlock is not None:
+        _limit(command.memlock)
+    os.execve(command.path, list(command.words), dict(command.environment))
+
+
+def find(word: str, search: str, account: Account | None, memlock: int | None, timeout: float) -> str:
     """The path of a command as this user sees it, along ``search`` ($PATH). Becomes that user for it, in a process of
     its own, so that all that could fail then fails now.
 
@@ -103,7 +119,8 @@ def find(word: str, search: str, account: Account, memlock: int | None, timeout:
     libc = _libc()
 
     def look() -> str:
-        _become(libc, account, memlock)
+        if account is not None:
+            _become(libc, account, memlock)
         return _search(word, search)
 
     return bounded.call(look, timeout)
@@ -139,7 +156,8 @@ def _execute(libc: Any, command: Command, parent: int, sender: int) -> NoReturn:
         ):  # the last two are the interpreter's own wish
             if signal.getsignal(number) is not signal.SIG_IGN or number in (signal.SIGPIPE, signal.SIGXFSZ):
                 signal.signal(number, signal.SIG_DFL)
-        _become(libc, command.account, command.memlock)
+        if command.account is not None:
+            _become(libc, command.account, command.memlock)
         # Not before: the change of the user takes it away.
         _prctl(libc, _PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
@@ -154,11 +172,7 @@ def _execute(libc: Any, command: Command, parent: int, sender: int) -> NoReturn:
 
 def _become(libc: Any, account: Account, memlock: int | None) -> None:
     """This process is the user's from here on, for good, and can get no privileges again by executing anything."""
-    limit = resource.RLIM_INFINITY if memlock is None else min(memlock, (1 << 63) - 1)  # as Python takes it
-    try:
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
-    except ValueError as error:  # Python's word for EPERM
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), LIMIT) from error
+    _limit(memlock)
     os.setgroups(account.groups)
     os.setresgid(account.gid, account.gid, account.gid)
     os.setresuid(account.uid, account.uid, account.uid)
@@ -166,6 +180,14 @@ def _become(libc: Any, account: Account, memlock: int | None) -> None:
     if libc.capset(_CAPABILITY_HEADER, _NO_CAPABILITIES) != 0:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
     _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _limit(memlock: int | None) -> None:
+    limit = resource.RLIM_INFINITY if memlock is None else min(memlock, (1 << 63) - 1)  # as Python takes it
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
+    except ValueError as error:  # Python's word for EPERM
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), LIMIT) from error
 
 
 def _prctl(libc: Any, option: int, value: int) -> None:

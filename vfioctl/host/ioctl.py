@@ -46,6 +46,11 @@ def open_node(path: str) -> int:
         raise CallError("open", error.errno or 0, path) from error
 
 
+def dup_above(fd: int, least: int) -> int:
+    """A copy of a descriptor, closed on exec, whose number is not below ``least``."""
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, least)
+
+
 def interface_address(name: str) -> str | None:
     """The first IPv4 address of a network interface, or None. Request and struct ifreq: <linux/sockios.h>,
     <linux/if.h>."""

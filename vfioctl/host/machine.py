@@ -172,6 +172,11 @@ class Machine:
         """Whether a module is loaded (or built in with parameters)."""
         return os.path.isdir(self.at(f"/sys/module/{name.replace('-', '_')}"))
 
+    def is_there(self, key: str) -> bool:
+        """Whether the device is on its bus."""
+        bus, _, address = key.partition("/")
+        return os.path.isdir(self.at(f"/sys/bus/{bus}/devices/{address}"))
+
     def has_override(self, key: str) -> bool:
         """Whether the device can be steered by driver_override at all."""
         bus, _, address = key.partition("/")
@@ -266,7 +271,7 @@ class Machine:
         except bounded.Expired:
             return True
 
-    def find_command(self, word: str, search: str, account: Account, memlock: int | None) -> str:
+    def find_command(self, word: str, search: str, account: Account | None, memlock: int | None) -> str:
         """The path of a command as the user sees it. Raises OSError or bounded.Expired."""
         from vfioctl.host import child
 

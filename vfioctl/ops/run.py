@@ -79,7 +79,7 @@ def run(
     when not everything could be given back: the lease stays then, for ``recover``.
     """
     machine.state.ensure()
-    path = _find(machine, order)
+    path = find(machine, order.words[0], order.environment, order.account, order.memlock)
     status = None
     with Postponed() as signals:
 
@@ -118,10 +118,12 @@ def run(
     return status
 
 
-def _find(machine: Machine, order: Order) -> str:
-    word, search = order.words[0], order.environment.get("PATH", os.defpath)
+def find(
+    machine: Machine, word: str, environment: Mapping[str, str], account: Account | None, memlock: int | None
+) -> str:
+    """The path of a command as the user sees it. Raises NotExecuted, DeadlinePassed."""
     try:
-        return machine.find_command(word, search, order.account, order.memlock)
+        return machine.find_command(word, environment.get("PATH", os.defpath), account, memlock)
     except Expired as expired:
         raise DeadlinePassed(
             f"{visible(word)} has not been found within {machine.timeout:g} s: {expired.place}", subject=word
@@ -162,11 +164,18 @@ def _environment(done: Done, order: Order) -> dict[str, str]:
     groups = sorted({device.group for device in lent if device.group is not None})
     return {
         **order.environment,
+        **of_account(account),
+        "VFIOCTL_DEVICES": " ".join(shown(device.key) for device in lent),
+        "VFIOCTL_GROUPS": " ".join(map(str, groups)),
+        "VFIOCTL_NODES": " ".join(node_paths(done.snapshot, groups)),
+    }
+
+
+def of_account(account: Account) -> dict[str, str]:
+    """What the environment says of a user."""
+    return {
         "HOME": account.home,
         "SHELL": account.shell,
         "USER": account.name,
         "LOGNAME": account.name,
-        "VFIOCTL_DEVICES": " ".join(shown(device.key) for device in lent),
-        "VFIOCTL_GROUPS": " ".join(map(str, groups)),
-        "VFIOCTL_NODES": " ".join(node_paths(done.snapshot, groups)),
     }

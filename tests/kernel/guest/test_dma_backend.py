@@ -17,13 +17,13 @@ from tests.edu import edu
 from tests.edu.__main__ import main as edu_main
 from tests.edu.proof import DESTINATION, SOURCE, UNMAPPED, prove
 from tests.kernel.testbed.kernel_log import KernelLog
+from tests.ops import direct as dma
 from tests.ops.contract import MIB, PAGE, RW, Contract
+from tests.ops.direct import attached
 from vfioctl.errors import KernelRefusal, No, VfioctlError
 from vfioctl.host import memory, vfio, vfio_device, vfio_irqs
 from vfioctl.host.ioctl import CallError
 from vfioctl.host.memory import ANONYMOUS, make
-from vfioctl.ops import dma
-from vfioctl.ops.container import attached
 from vfioctl.policy.refusals import State
 from vfioctl.uapi import vfio as uapi
 

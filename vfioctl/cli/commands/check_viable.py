@@ -136,7 +136,7 @@ def _result(
     problems = [records.problem(problem) for problem in verdict.problems]
     status = None
     if live and group.node is not None:
-        from vfioctl.ops.dma import group_status
+        from vfioctl.ops.status import group_status
         from vfioctl.policy.refusals.facts import state_of
 
         state = state_of(verdict, snapshot.kernel, str(os.geteuid()))

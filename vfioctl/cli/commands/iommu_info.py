@@ -12,9 +12,8 @@ from vfioctl.cli.arguments import SUBJECT, group_numbers, resolve
 from vfioctl.cli.output import Output, emit, output_options, text
 from vfioctl.cli.session import Session
 from vfioctl.errors import UsageError, visible
-from vfioctl.policy.refusals.facts import state_of
+from vfioctl.policy.iova import page_sizes
 from vfioctl.policy.subjects import find_group
-from vfioctl.policy.viability import judge
 
 
 @click.command(
@@ -39,12 +38,9 @@ def command(session: Session, subject: str | None, attach: bool, output: Output)
 
     What only an attached group tells (page sizes, IOVA ranges, DMA entries left) is shown with --attach.
     """
-    from vfioctl.ops import dma
-
     if attach and subject is None:
         raise UsageError("--attach needs a GROUP or DEVICE to attach")
     record: dict[str, Any] = {"group": None, "type": None, "reserved_regions": None, "backend": None}
-    states = {}
     if subject is not None:
         snapshot = session.snapshot((subject,))
         (number,) = group_numbers(snapshot, [resolve(session, snapshot, subject)])
@@ -52,23 +48,15 @@ def command(session: Session, subject: str | None, attach: bool, output: Output)
         record["group"] = group.id
         record["type"] = group.type
         record["reserved_regions"] = [records.region(region) for region in group.reserved_regions]
-        states = {number: state_of(judge(group, snapshot.kernel), snapshot.kernel)}
     record |= dict.fromkeys(("page_sizes", "iova_ranges", "dma_avail", "dirty_page_sizes"))
     if attach:
-        report = dma.probe_iommu(list(states), states=states, dev=session.machine.dev)
-        record |= {
-            "backend": report.backend,
-            "api_version": report.api_version,
-            "extensions": dict(report.extensions),
-            "page_sizes": list(report.page_sizes),
-            "iova_ranges": records.ranges(report.iova_ranges),
-            "dma_avail": report.dma_avail,
-            "dirty_page_sizes": report.dirty_page_sizes and list(report.dirty_page_sizes),
-        }
+        record |= _attached(session, record["group"])
     elif session.replay:  # files of another host answer no ioctl
         record |= {"api_version": None, "extensions": {}}
     else:
-        container = dma.probe_container(session.machine.dev)
+        from vfioctl.ops.status import probe_container
+
+        container = probe_container(session.machine.dev)
         record |= {"api_version": container.api_version, "extensions": dict(container.extensions)}
     if output.format in ("json", "yaml"):
         emit(session, output, {"schema_version": records.SCHEMA_VERSION, **record})
@@ -76,6 +64,24 @@ def command(session: Session, subject: str | None, attach: bool, output: Output)
     _print(record)
     if subject is not None and not attach:
         messages.note("page sizes, IOVA ranges and entries left: --attach asks for them")
+
+
+def _attached(session: Session, group: int) -> dict[str, Any]:
+    from vfioctl.ops.keeper.spawn import temporary
+
+    with temporary(session.machine, "auto") as client:
+        client.call("add", {"groups": [group]})
+        found = client.show()
+    dirty = found["details"].get("dirty_page_sizes")
+    return {
+        "backend": found["backend"],
+        "api_version": found["details"].get("api_version"),
+        "extensions": found["details"].get("extensions") or {},
+        "page_sizes": list(page_sizes(found["page_sizes"])),
+        "iova_ranges": records.ranges(found["iova_ranges"]),
+        "dma_avail": found["dma_avail"],
+        "dirty_page_sizes": dirty and list(page_sizes(dirty)),
+    }
 
 
 def _print(record: dict[str, Any]) -> None:

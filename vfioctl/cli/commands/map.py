@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,12 +10,12 @@ import click
 
 from vfioctl.cli import records
 from vfioctl.cli.arguments import SUBJECT, group_numbers, resolve_all
+from vfioctl.cli.containers import container_option
 from vfioctl.cli.output import Columns, Output, emit, output_options
 from vfioctl.cli.session import Session
-from vfioctl.policy.refusals.facts import state_of
+from vfioctl.errors import UsageError
+from vfioctl.policy.iova import page_sizes
 from vfioctl.policy.sizes import format_iova, parse_iova, parse_size
-from vfioctl.policy.subjects import find_group
-from vfioctl.policy.viability import judge
 
 COLUMNS: Columns = {
     "iova": lambda r: format_iova(r["iova"]),
@@ -38,13 +37,14 @@ Examples:
   vfioctl map 26 --size 1M
   vfioctl map 26 27 --size 2G --iova 0x100000000
   vfioctl map 0000:01:00.0 --size 64M --chunk 4K -J
+  vfioctl map --container work --size 64M
 
 \b
 Exit status:
   0 mapped and unmapped again, 1 the group is not viable or has no VFIO member, 2 the mapping cannot be,
   4 no permission, 6 the group is in use, 7 the kernel refused.""",
 )
-@click.argument("subjects", metavar="GROUP|DEVICE...", nargs=-1, required=True, type=SUBJECT)
+@click.argument("subjects", metavar="[GROUP|DEVICE]...", nargs=-1, type=SUBJECT)
 @click.option(
     "--size", default="1M", show_default=True, metavar="SIZE", help="Bytes to map; suffixes K, M, G, T, P."
 )
@@ -66,11 +66,13 @@ Exit status:
     show_default=True,
     help="The container's IOMMU model.",
 )
+@container_option
 @output_options(COLUMNS, DEFAULT)
 @click.pass_obj
 def command(
     session: Session,
     subjects: tuple[str, ...],
+    container: str | None,
     size: str,
     iova: str | None,
     prot: str,
@@ -78,47 +80,49 @@ def command(
     backend: str,
     output: Output,
 ) -> None:
-    """Prove that groups really work: set up a container, set the IOMMU model, map memory, report, undo it all.
+    """Prove that groups really work: set up a container, set the IOMMU model, map memory, report, undo it all; or map
+    memory in a container that is open, where it stays mapped.
 
-    Anonymous memory is mapped for all the groups in one container; no device is opened, so none is reset. Works as
+    Anonymous memory is mapped for all the groups of one container; no device is opened, so none is reset. Works as
     an unprivileged user once the nodes are permitted, within the limit of locked memory (ulimit -l).
     """
-    from vfioctl.ops import dma
+    from vfioctl.ops.keeper import named
+    from vfioctl.ops.keeper.spawn import temporary
 
-    size_bytes = parse_size(size)
-    chunk_bytes = None if chunk is None else parse_size(chunk)
-    address = None if iova is None else parse_iova(iova)
-    machine = session.machine
-    snapshot = session.snapshot(subjects)
-    numbers = sorted(group_numbers(snapshot, resolve_all(session, snapshot, subjects)))
-    groups = [find_group(snapshot, number) for number in numbers]
-    user = str(os.geteuid())
-    with _progress(size_bytes) as progress:
-        report = dma.map_dma(
-            numbers,
-            size_bytes,
-            iova=address,
-            chunk=chunk_bytes,
-            prot=prot,
-            backend=backend,
-            states={g.id: state_of(judge(g, snapshot.kernel), snapshot.kernel, user) for g in groups},
-            reserved=[(r.start, r.end, r.type) for group in groups for r in group.reserved_regions],
-            progress=progress,
-            dev=machine.dev,
-        )
-    mappings = [mapping._asdict() for mapping in report.mappings]
+    if (container is None) == (not subjects):
+        raise UsageError("for which groups? GROUP or DEVICE, or --container NAME")
+    fields = {
+        "size": parse_size(size),
+        "iova": None if iova is None else parse_iova(iova),
+        "chunk": None if chunk is None else parse_size(chunk),
+        "prot": prot,
+    }
+    with _progress(parse_size(size)) as progress:
+        if container is not None:
+            with named.connected(session.machine, container) as client:
+                made = client.call("map", fields, progress=progress).fields["mappings"]
+                found = client.show()
+        else:
+            snapshot = session.snapshot(subjects)
+            numbers = sorted(group_numbers(snapshot, resolve_all(session, snapshot, subjects)))
+            with temporary(session.machine, backend) as client:
+                client.call("add", {"groups": numbers})
+                made = client.call("map", fields, progress=progress).fields["mappings"]
+                found = client.show()
+                client.call("unmap", {"all": True}, progress=progress)
+    mappings = [dict(zip(("iova", "size", "prot", "source"), each, strict=True)) for each in made]
     emit(
         session,
         output,
         {
             "schema_version": records.SCHEMA_VERSION,
-            "backend": report.backend,
-            "groups": list(report.groups),
+            "backend": found["backend"],
+            "groups": found["groups"],
             "mappings": mappings,
-            "iova_ranges": records.ranges(report.iova_ranges),
-            "page_sizes": list(report.page_sizes),
+            "iova_ranges": records.ranges(found["iova_ranges"]),
+            "page_sizes": list(page_sizes(found["page_sizes"])),
         },
-        [{**mapping, "backend": report.backend, "groups": list(report.groups)} for mapping in mappings],
+        [{**mapping, "backend": found["backend"], "groups": found["groups"]} for mapping in mappings],
         COLUMNS,
     )
 
@@ -131,5 +135,5 @@ def _progress(size: int) -> Iterator[Callable[[str, int, int], None] | None]:
         return
     from vfioctl.cli import terminal
 
-    with terminal.progress(("populate", "map"), size) as update:
+    with terminal.progress(("populate", "map", "unmap"), size) as update:
         yield lambda stage, done, total: update(stage, done)

@@ -1,0 +1,302 @@
+"""A keeper as its clients see it: on a fake VFIO, in a process of its own as in earnest."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.fakes.command import run_command
+from tests.fakes.machine import FakeMachine
+from tests.fakes.topology import ROLES, SMALL, boot
+from tests.host.fake_vfio import FakeVfio, Group
+from vfioctl.errors import Busy, DeadlinePassed, NotFound, UsageError, VfioctlError
+from vfioctl.host import channel, memory, vfio
+from vfioctl.host.channel import Channel, Message
+from vfioctl.host.memory import Memlock
+from vfioctl.ops.backends import choice, type1
+from vfioctl.ops.keeper import named, spawn
+from vfioctl.ops.keeper.client import Client
+from vfioctl.ops.keeper.requests import OPERATIONS
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
+    """Two devices on vfio-pci, each in a group of its own, before a fake VFIO."""
+    kernel = boot(str(tmp_path), SMALL)
+    machine = FakeMachine(kernel)
+    machine.timeout = 20
+    assert run_command(machine, "bind", ROLES["nic_a"], ROLES["nic_b"]).status == 0
+    fake = FakeVfio(*(Group(number) for number in groups(machine)))
+    for module in (vfio, type1):
+        monkeypatch.setattr(module, "open_node", fake.open_node)
+    monkeypatch.setattr(vfio, "ioctl", fake.ioctl)
+    monkeypatch.setattr(memory, "memlock", lambda: Memlock(limit=None, locked=0, cap_ipc_lock=False))
+    monkeypatch.setattr(choice, "usable", lambda path: False)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)  # where containers are kept depends on it
+    monkeypatch.setattr(named, "directory", lambda machine: str(tmp_path / "run/vfioctl/containers"))
+    (tmp_path / "run/vfioctl").mkdir(parents=True, exist_ok=True, mode=0o700)
+    machine.fake = fake  # type: ignore[attr-defined]
+    return machine
+
+
+def groups(machine: FakeMachine) -> list[int]:
+    devices = {device.address: device.group for device in machine.snapshot().devices}
+    return [number for role in ("nic_a", "nic_b") if (number := devices[ROLES[role]]) is not None]
+
+
+@pytest.fixture
+def client(machine: FakeMachine) -> Iterator[Client]:
+    with spawn.temporary(machine, "auto") as client:
+        client.call("add", {"groups": groups(machine)[:1]})
+        yield client
+
+
+def test_a_mapping_and_its_memory(client: Client, machine: FakeMachine) -> None:
+    steps: list[tuple[str, int, int]] = []
+    made = client.call(
+        "map", {"size": 3 * MIB, "chunk": MIB, "iova": 0x10000}, progress=lambda *step: steps.append(step)
+    )
+    assert [each[:2] for each in made.fields["mappings"]] == [[0x10000 + n * MIB, MIB] for n in range(3)]
+    assert steps[-1] == ("map", 3 * MIB, 3 * MIB)
+    data = os.urandom(2 * MIB + 5)
+    client.write(0x10000 + MIB // 2, data)  # across mappings
+    assert client.read(0x10000 + MIB // 2, len(data)) == data
+    assert client.read(0x10000, 4) == bytes(4)
+    found = client.show()
+    assert [m["iova"] for m in found["mappings"]] == [0x10000 + n * MIB for n in range(3)]
+    assert (found["backend"], found["groups"], found["pid"]) == ("type1v2", groups(machine)[:1], client.pid)
+    assert client.call("unmap", {"iova": 0x10000 + MIB}).fields == {"unmapped": MIB}
+    with pytest.raises(NotFound, match="nothing is mapped") as caught:
+        client.read(0x10000 + MIB, 1)
+    assert caught.value.code == "not-mapped"
+    assert client.call("unmap", {"all": True}).fields == {"unmapped": 2 * MIB}
+
+
+def test_it_ends_with_its_client(machine: FakeMachine) -> None:
+    with spawn.temporary(machine, "auto") as client:
+        pid = client.pid
+        assert os.path.exists(f"/proc/{pid}")
+    assert not os.path.exists(f"/proc/{pid}")
+    client = spawn.start(machine, "auto")
+    with client:
+        pass  # hung up, without a word
+    spawn.end(client.pid)
+    assert not os.path.exists(f"/proc/{client.pid}")
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        ({"iova": 0x10000}, "not-mapped"),
+        ({"iova": 0x100000, "size": 0x1000}, "mapping-cut"),
+        ({"iova": 0x101000}, "mapping-cut"),
+        ({"iova": 0x200000, "size": 0x100000}, "not-mapped"),
+    ],
+)
+def test_what_cannot_be_unmapped(client: Client, request_: dict[str, int], code: str) -> None:
+    client.call("map", {"size": 0x100000, "iova": 0x100000})
+    with pytest.raises(VfioctlError) as caught:
+        client.call("unmap", request_)
+    assert caught.value.code == code
+    assert len(client.show()["mappings"]) == 1
+
+
+def test_a_range_unmaps_what_lies_in_it(client: Client) -> None:
+    client.call("map", {"size": 0x4000, "iova": 0x100000, "chunk": 0x1000})
+    assert client.call("unmap", {"iova": 0x101000, "size": 0x2000}).fields == {"unmapped": 0x2000}
+    assert [m["iova"] for m in client.show()["mappings"]] == [0x100000, 0x103000]
+
+
+def test_descriptors_are_kept(client: Client) -> None:
+    for number in range(3):
+        fd = os.eventfd(number)
+        client.keep(f"irq/a/msi/{number}", fd)
+        os.close(fd)
+    found = client.kept("irq/a/")
+    assert list(found) == [f"irq/a/msi/{number}" for number in range(3)]
+    assert [os.eventfd_read(fd) for fd in list(found.values())[1:]] == [1, 2]
+    for fd in found.values():
+        os.close(fd)
+    client.drop("irq/a/msi/1")
+    assert client.show()["kept"] == ["irq/a/msi/0", "irq/a/msi/2"]
+
+
+def test_groups_come_and_go(client: Client, machine: FakeMachine) -> None:
+    first, second = groups(machine)
+    client.call("add", {"groups": [second]})
+    with pytest.raises(VfioctlError) as caught:
+        client.call("add", {"groups": [second]})
+    assert caught.value.status == Busy.status
+    client.call("map", {"size": MIB})
+    client.call("remove", {"group": first})
+    assert client.show()["groups"] == [second] and len(client.show()["mappings"]) == 1
+    client.call("remove", {"group": second})
+    found = client.show()
+    assert (found["groups"], found["mappings"]) == ([], [])
+    with pytest.raises(VfioctlError) as caught:
+        client.call("remove", {"group": second})
+    assert caught.value.status == NotFound.status
+    client.call("add", {"groups": [first]})
+
+
+def test_one_that_does_not_answer(machine: FakeMachine) -> None:
+    machine.fake.fail = lambda number, call: time.sleep(60) if call == "VFIO_SET_IOMMU" else None  # type: ignore[attr-defined]
+    machine.timeout = 0.3
+    client = spawn.start(machine, "auto")
+    with client, pytest.raises(DeadlinePassed, match=f"not answered within 0.3 s: process {client.pid}"):
+        client.call("add", {"groups": groups(machine)[:1]})
+    os.kill(client.pid, signal.SIGKILL)
+    spawn.end(client.pid)
+
+
+def test_who_goes_away_has_it_undone(machine: FakeMachine) -> None:
+    machine.fake.fail = lambda number, call: time.sleep(0.02) if call == "VFIO_IOMMU_MAP_DMA" else None  # type: ignore[attr-defined]
+    path = opened(machine)
+    hurried = channel.connect(path)
+    hurried.queue(Message({"op": "map", "size": 4 << 20, "chunk": 4096}))
+    assert hurried.flush()
+    while hurried.receive() is None:  # something has been done
+        pass
+    hurried.close()
+    with named.connected(machine, "work") as client:
+        client.call("unmap", {"all": True})  # waits until that is over
+        assert client.show()["mappings"] == []
+        client.call("map", {"size": 4 << 20})
+        client.close()
+
+
+def opened(machine: FakeMachine) -> str:
+    ((found, is_new),) = named.open_container(machine, "work", groups(machine)[:1], "auto")
+    assert is_new and found["name"] == "work"
+    return os.path.join(named.directory(machine), "work")
+
+
+def test_a_name(machine: FakeMachine) -> None:
+    path = opened(machine)
+    assert named.names(machine) == ["work"]
+    assert named.holding(machine, groups(machine)[0]) == "work"
+    assert named.holding(machine, groups(machine)[1]) is None
+    assert named.open_container(machine, "work", groups(machine)[:1], "auto")[0][1] is False
+    with pytest.raises(Busy):
+        named.open_container(machine, "work", groups(machine), "auto")
+    with named.connected(machine, "work") as one, named.connected(machine, "work") as two:
+        one.call("map", {"size": MIB})
+        assert len(two.show()["mappings"]) == 1
+        two.close()
+        with pytest.raises(VfioctlError) as caught:
+            one.show()
+        assert caught.value.code == "keeper-gone"
+    assert not os.path.exists(path)
+    with pytest.raises(NotFound), named.connected(machine, "work"):
+        pass
+
+
+@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_ends_it(machine: FakeMachine, name: signal.Signals) -> None:
+    path = opened(machine)
+    with named.connected(machine, "work") as client:
+        os.kill(client.pid, name)
+        client.wait_for_end(time.monotonic() + 10)
+    assert not os.path.exists(path)
+
+
+def test_one_that_was_killed_is_not_there(machine: FakeMachine) -> None:
+    path = opened(machine)
+    with named.connected(machine, "work") as client:
+        os.kill(client.pid, signal.SIGKILL)
+        client.wait_for_end(time.monotonic() + 10)
+    assert os.path.exists(path) and named.names(machine) == []
+    assert opened(machine) == path
+    with named.connected(machine, "work") as client:
+        client.close()
+
+
+def test_what_cannot_be_opened_leaves_nothing(machine: FakeMachine) -> None:
+    children = set(os.listdir("/proc"))
+    with pytest.raises(VfioctlError):
+        named.open_container(machine, "work", [*groups(machine), 99999], "auto")
+    assert named.names(machine) == []
+    assert not any(
+        os.path.exists(f"/proc/{pid}/stat") and f" {os.getpid()} " in Path(f"/proc/{pid}/stat").read_text()
+        for pid in set(os.listdir("/proc")) - children
+        if pid.isdecimal()
+    )
+
+
+def test_another_user_is_refused(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = opened(machine)
+    monkeypatch.setattr(Channel, "peer", property(lambda self: channel.Peer(1, 12345, 12345)))
+    stranger = spawn.start(machine, "auto")
+    with stranger, pytest.raises(VfioctlError, match="another user's"):
+        stranger.show()
+    spawn.end(stranger.pid)
+    monkeypatch.undo()
+    found = channel.connect(path)
+    with Client(found, found.peer.pid, 10) as client:
+        client.close()
+
+
+@pytest.mark.parametrize("name", ["", ".x", "a/b", "..", "a b", "x" * 65, "a\n"])
+def test_names_that_are_none(name: str) -> None:
+    with pytest.raises(UsageError):
+        named.check_name(name)
+
+
+VALUES: Any = (
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.lists(st.integers(), max_size=3)
+)
+FIELDS = sorted({name for operation in OPERATIONS.values() for name in operation.fields} | {"x"})
+
+
+class TestNobodyBringsItDown:
+    @pytest.fixture
+    def path(self, machine: FakeMachine) -> Iterator[str]:
+        path = opened(machine)
+        yield path
+        found = channel.connect(path)
+        with Client(found, found.peer.pid, 10) as client:
+            assert client.show()["groups"] == groups(machine)[:1]
+            client.close()
+
+    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        op=st.sampled_from(sorted(set(OPERATIONS) - {"close", "remove", "publish"})) | VALUES,
+        fields=st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=5),
+        data=st.binary(max_size=20),
+        fds=st.integers(0, 3),
+    )
+    def test_requests(self, path: str, op: Any, fields: dict[str, Any], data: bytes, fds: int) -> None:
+        here = channel.connect(path)
+        here.queue(Message({**fields, "op": op}, data, (0,) * fds))
+        here.flush()
+        answer = None
+        while answer is None or "progress" in answer.fields:
+            answer = here.receive()
+        assert set(answer.fields) in ({"ok"}, {"error"})
+        if "error" in answer.fields:
+            assert answer.fields["error"]["code"] != "bug", answer
+        for fd in answer.fds:
+            os.close(fd)
+        here.close()
+
+    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(packets=st.lists(st.binary(min_size=1, max_size=100), min_size=1, max_size=4))
+    def test_bytes(self, path: str, packets: list[bytes]) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.connect(path)
+            try:
+                for packet in packets:
+                    sock.send(packet)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # hung up on

@@ -1,0 +1,80 @@
+"""What the commands that use open containers have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from vfioctl.cli import messages, records
+from vfioctl.cli.output import Columns
+from vfioctl.policy.sizes import format_iova
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class ContainerName(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.4
+    """The name of an open container, completed from those that there are."""
+
+    name = "container"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        from vfioctl.host.machine import Machine
+        from vfioctl.ops.keeper.named import names
+
+        return [CompletionItem(name) for name in names(Machine()) if name.startswith(incomplete)]
+
+
+CONTAINER = ContainerName()
+
+
+def container_option(function: F) -> Any:
+    """Adds ``-c/--container NAME``; the command gets it as ``container``."""
+    return click.option(
+        "-c",
+        "--container",
+        metavar="NAME",
+        type=CONTAINER,
+        help="The open container to use (vfioctl container open).",
+    )(function)
+
+
+#: A mapping as a row.
+MAPPING_COLUMNS: Columns = {
+    "iova": lambda r: format_iova(r["iova"]),
+    "size": lambda r: r["size"],
+    "prot": lambda r: r["prot"],
+    "source": lambda r: r["source"],
+}
+
+
+def container_record(found: dict[str, Any]) -> dict[str, Any]:
+    """The public record of a container, from its keeper's."""
+    from vfioctl.policy.iova import page_sizes
+
+    return {
+        **{key: found[key] for key in ("name", "pid", "backend", "groups", "devices", "mappings")},
+        "page_sizes": None if found["page_sizes"] is None else list(page_sizes(found["page_sizes"])),
+        "iova_ranges": records.ranges(found["iova_ranges"]),
+        **{key: found[key] for key in ("dma_avail", "accounting", "locked", "memlock", "details")},
+    }
+
+
+def warn_wanted(found: dict[str, Any]) -> None:
+    """Says on stderr which devices somebody wants back, and which are gone."""
+    for device in found["devices"]:
+        if device["gone"]:
+            messages.note(f"{device['address']} is gone: it was unplugged, or is being removed")
+        elif device["wanted_back"]:
+            messages.note(
+                f"{device['address']} is wanted back by the host: somebody unbinds or removes it, and waits; "
+                f"vfioctl container remove {found['name']} {device['group']} lets it go"
+            )

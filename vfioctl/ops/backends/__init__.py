@@ -1,0 +1,75 @@
+"""The ways to an address space: a module for each kind of the kernel's, all with the methods of ``Backend``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from vfioctl.model import IommuGroup
+from vfioctl.policy.refusals import State
+
+
+class Member(NamedTuple):
+    """A group that is to be in a container, and what is known for explaining refusals."""
+
+    group: IommuGroup
+    state: State
+
+
+class Piece(NamedTuple):
+    """A mapping to be made, in bytes: memory at ``vaddr``, for devices at ``iova``."""
+
+    vaddr: int
+    iova: int
+    size: int
+
+
+class Offer(NamedTuple):
+    """What an address space takes: a bitmap of page sizes (0: not told), IOVA ranges (first, last) with the last
+    included (None: not told), and how many mappings more (None: not told)."""
+
+    page_sizes: int
+    ranges: tuple[tuple[int, int], ...] | None = None
+    entries: int | None = None
+
+
+class Backend(Protocol):
+    """An address space with groups in it. The methods raise CallError or VfioctlError; nothing is changed then."""
+
+    #: As ``--backend`` takes it.
+    name: str
+    #: The charge for mapped memory: "process" (VmLck) or "user"; None when nothing is pinned.
+    accounting: str | None
+
+    def join(self, member: Member) -> None:
+        """Takes a group in; the first one sets the IOMMU."""
+
+    def leave(self, group: int) -> None:
+        """Lets a group go, whose devices are closed. With the last one go all mappings."""
+
+    def offer(self) -> Offer:
+        """What it takes now."""
+
+    def details(self) -> Mapping[str, Any]:
+        """What this kind alone has to tell, by the names of the JSON record."""
+
+    def map(self, pieces: Iterable[Piece], prot: str) -> Iterator[Piece]:
+        """Maps one after the other; each is yielded when it is mapped. ``prot``: what devices may do, r, w or rw."""
+
+    def unmap(self, iova: int, size: int) -> int:
+        """Unmaps the mappings in a range; the bytes unmapped."""
+
+    def unmap_all(self) -> int | None:
+        """Unmaps everything in one call; the bytes unmapped, None when there is no such call."""
+
+    def open_device(self, group: int, name: str) -> int:
+        """A descriptor of a device of a group, which resets it."""
+
+    def close_device(self, name: str, fd: int) -> None:
+        """Closes a descriptor that ``open_device`` gave."""
+
+    def descriptors(self) -> dict[str, int]:
+        """Its descriptors but for the devices': ``container`` or ``iommufd``, and ``group-N``."""
+
+    def close(self) -> None:
+        """Lets everything go."""

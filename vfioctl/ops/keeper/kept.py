@@ -1,0 +1,163 @@
+"""What a keeper keeps: a container, descriptors that were given to it, and what has happened to them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vfioctl.errors import NotFound, UsageError
+from vfioctl.host import channel, memory
+from vfioctl.host.machine import Machine
+from vfioctl.model import Snapshot
+from vfioctl.ops.backends import Member
+from vfioctl.ops.container import Container
+from vfioctl.ops.keeper.requested import Requested
+from vfioctl.policy.refusals.facts import state_of
+from vfioctl.policy.subjects import find_group
+from vfioctl.policy.viability import is_vfio_bound, judge
+
+#: Descriptors that are kept for clients at most: the vectors of some devices.
+MOST_KEPT = 8192
+
+
+class Kept:
+    """The state of a keeper process. The methods raise VfioctlError."""
+
+    def __init__(self, machine: Machine, wanted: str, *, release_on_request: bool = False) -> None:
+        self.machine = machine
+        self.container = Container(machine.dev, wanted)
+        self.requested = Requested(self, release=release_on_request)
+        self.name: str | None = None
+        self.path: str | None = None
+        self.listener: socket.socket | None = None
+        self.ending = False
+        self._kept: dict[str, int] = {}
+
+    # --- groups and devices ----------------------------------------------------------------------
+
+    def add(self, numbers: Sequence[int]) -> None:
+        """Takes groups in, by their numbers."""
+        snapshot = self.machine.snapshot()
+        self.container.add([_member(snapshot, number) for number in numbers])
+
+    def remove(self, number: int) -> None:
+        """Lets a group go."""
+        for device in self.container.member(number).group.devices:
+            self._let_go(device.address)
+        self.container.remove(number)
+
+    def open_device(self, name: str) -> int:
+        """A descriptor of a device, whose request to be given back is listened to from then on."""
+        is_new = name not in self.container.devices
+        fd = self.container.open_device(name)
+        if is_new:
+            self.requested.watch(name, fd)
+        return fd
+
+    def close_device(self, name: str) -> None:
+        """Closes a device, with what is kept for it."""
+        if name not in self.container.devices:
+            raise NotFound(f"{name} is not open", subject=name, code="not-in-container")
+        self._let_go(name)
+        self.container.close_device(name)
+
+    def _let_go(self, name: str) -> None:
+        self.requested.forget(name)
+        self.drop(f"irq/{name}/")
+
+    # --- descriptors -----------------------------------------------------------------------------
+
+    def keep(self, name: str, fd: int) -> None:
+        """Keeps a descriptor under a name, in the place of an earlier one."""
+        if len(self._kept) >= MOST_KEPT or not name or len(name) > 200:
+            os.close(fd)
+            raise UsageError(f"more than {MOST_KEPT} descriptors, or no name", code="malformed-request")
+        if name in self._kept:
+            os.close(self._kept[name])
+        self._kept[name] = fd
+
+    def found(self, prefix: str) -> dict[str, int]:
+        """What is kept under names that begin so."""
+        return {name: fd for name, fd in self._kept.items() if name.startswith(prefix)}
+
+    def drop(self, prefix: str) -> int:
+        """Closes what is kept under names that begin so; how many."""
+        found = self.found(prefix)
+        for name, fd in found.items():
+            os.close(fd)
+            del self._kept[name]
+        return len(found)
+
+    def descriptors(self) -> dict[str, int]:
+        """All that a program needs to go on with the container: its own, the groups' and the devices'."""
+        devices = {f"device-{name.replace(':', '_')}": fd for name, fd in self.container.devices.items()}
+        backend = self.container.backend
+        return {**(backend.descriptors() if backend else {}), **devices}
+
+    # --- the record ------------------------------------------------------------------------------
+
+    def record(self) -> dict[str, Any]:
+        """What ``container show`` shows."""
+        container = self.container
+        offer = container.backend.offer() if container.backend is not None else None
+        locked = memory.memlock()
+        return {
+            "name": self.name,
+            "pid": os.getpid(),
+            "backend": container.backend.name if container.backend is not None else None,
+            "groups": sorted(container.members),
+            "devices": [
+                {
+                    "address": device.address,
+                    "group": number,
+                    "open": device.address in container.devices,
+                    "gone": not self.machine.is_there(device.key),
+                    "wanted_back": device.address in self.requested.wanted,
+                }
+                for number, member in container.members.items()
+                for device in member.group.devices
+                if is_vfio_bound(device)
+            ],
+            "mappings": [[m.iova, m.size, m.prot, m.source] for m in container.mappings.values()],
+            "page_sizes": offer.page_sizes if offer else None,
+            "iova_ranges": offer.ranges if offer else None,
+            "dma_avail": offer.entries if offer else None,
+            "details": container.backend.details() if container.backend is not None else {},
+            "accounting": container.backend.accounting if container.backend is not None else None,
+            "locked": locked.locked,
+            "memlock": None if locked.cap_ipc_lock else locked.limit,
+            "kept": sorted(self._kept),
+        }
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def publish(self, path: str, name: str) -> None:
+        """Listens at ``path`` from now on."""
+        if self.listener is not None:
+            raise UsageError("the container has a name already", code="malformed-request")
+        self.listener = channel.listen(path)
+        self.path, self.name = path, name
+
+    def close(self) -> None:
+        """Lets everything go."""
+        if self.listener is not None and self.path is not None:
+            os.unlink(self.path)
+            self.listener.close()
+            self.listener = None
+        self.drop("")
+        self.requested.close()
+        self.container.close()
+
+
+def _member(snapshot: Snapshot, number: int) -> Member:
+    group = find_group(snapshot, number)
+    verdict = judge(group, snapshot.kernel)
+    return Member(group, state_of(verdict, snapshot.kernel, str(os.geteuid())))
+
+
+def from_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record as other processes have it, with mappings as objects."""
+    keys = ("iova", "size", "prot", "source")
+    return {**record, "mappings": [dict(zip(keys, each, strict=True)) for each in record["mappings"]]}
