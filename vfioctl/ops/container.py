@@ -16,7 +16,7 @@ from vfioctl.host import memory
 from vfioctl.host.ioctl import CallError
 from vfioctl.host.memory import ANONYMOUS, Memory, Source
 from vfioctl.model import Device
-from vfioctl.ops.backends import Backend, Member, Piece
+from vfioctl.ops.backends import Backend, Member
 from vfioctl.ops.backends.choice import choose
 from vfioctl.ops.explained import common, explained
 from vfioctl.policy import iova as planning
@@ -197,13 +197,13 @@ class Container:
         done: list[planning.Piece],
     ) -> Iterator[Progress]:
         first, total = pieces[0].iova, sum(piece.size for piece in pieces)
-        mapped = self.space.map((Piece(buffer.address + p.iova - first, *p) for p in pieces), prot)
+        mapped = self.space.map(((buffer.address + p.iova - first, p.iova, p.size) for p in pieces), prot)
         covered = 0
         while len(done) < len(pieces):
             try:
-                for piece in islice(mapped, BATCH):
-                    done.append(planning.Piece(piece.iova, piece.size))
-                    covered += piece.size
+                for _, iova, size in islice(mapped, BATCH):
+                    done.append(planning.Piece(iova, size))
+                    covered += size
             except CallError as error:
                 failed = pieces[len(done)]
                 with explained(state._replace(iova=failed.iova, size=failed.size, wanted=total - covered)):

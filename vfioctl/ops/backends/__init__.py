@@ -16,12 +16,8 @@ class Member(NamedTuple):
     state: State
 
 
-class Piece(NamedTuple):
-    """A mapping to be made, in bytes: memory at ``vaddr``, for devices at ``iova``."""
-
-    vaddr: int
-    iova: int
-    size: int
+#: A mapping to be made, in bytes: (vaddr, iova, size). A bare tuple, for there may be many.
+Piece = tuple[int, int, int]
 
 
 class Offer(NamedTuple):

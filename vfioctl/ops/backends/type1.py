@@ -109,13 +109,10 @@ class ContainerBackend:
     def unmap_all(self) -> int | None:
         if not vfio.check_extension(self.container, uapi.VFIO_UNMAP_ALL):
             return None
-        return vfio.iommu_unmap_dma(self.container, 0, 0, uapi.VFIO_DMA_UNMAP_FLAG_ALL)
+        return vfio.iommu_unmap_all(self.container)
 
     def map(self, pieces: Iterable[Piece], prot: str) -> Iterator[Piece]:
-        container, flags = self.container, PROTECTIONS[prot]
-        for piece in pieces:
-            vfio.iommu_map_dma(container, piece.vaddr, piece.iova, piece.size, flags)
-            yield piece
+        return vfio.iommu_map_dma_each(self.container, pieces, PROTECTIONS[prot])
 
     def open_device(self, group: int, name: str) -> int:
         with explained(self.members[group].state._replace(device=name)):

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from vfioctl.errors import VfioctlError, visible
-from vfioctl.host import vfio_device
+from vfioctl.host import vfio_device, vfio_irqs
 from vfioctl.host.ioctl import CallError
 from vfioctl.uapi import vfio as uapi
 
@@ -36,7 +36,7 @@ class Requested:
             if not info.flags & uapi.VFIO_DEVICE_FLAGS_PCI or info.num_irqs <= uapi.VFIO_PCI_REQ_IRQ_INDEX:
                 return
             fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            vfio_device.device_set_irqs(device, uapi.VFIO_PCI_REQ_IRQ_INDEX, 0, [fd])
+            vfio_irqs.device_set_irqs(device, uapi.VFIO_PCI_REQ_IRQ_INDEX, 0, [fd])
         except CallError:
             return
         self._kept.keep(f"irq/{name}/req/0", os.dup(fd))
