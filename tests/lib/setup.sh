@@ -28,6 +28,7 @@ wanted_commands=(
     zsh:zsh
     fish:fish
     cc:gcc
+    make:make
 )
 
 say() { printf '%s\n' "$*" >&2; }

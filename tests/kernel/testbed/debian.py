@@ -18,7 +18,8 @@ from tests.kernel.testbed.architecture import X86_64, Architecture
 from tests.kernel.testbed.cache import cache_directory, lock
 from tests.kernel.testbed.errors import TestbedUnavailableError
 
-BACKPORTS = "trixie-backports"
+# The newer Debian beside the machine's own: the later kernels, and the compiler that they are built with.
+NEWER = ("trixie", "trixie-backports")
 INDEX_MAX_AGE = 6 * 3600  # seconds
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 APT_CURE = "check the network and that apt's sources name a Debian 12 archive (apt-get update)"
@@ -71,7 +72,7 @@ def version_key(text: str) -> tuple[int, ...]:
 
 
 class Archive:
-    """The package archive that this machine's apt is configured for, and its backports."""
+    """The package archive that this machine's apt is configured for, and the newer Debian in it."""
 
     def __init__(self, architecture: Architecture = X86_64) -> None:
         self.architecture = architecture
@@ -138,16 +139,20 @@ class Archive:
         text = self._run("apt-get", "install", "-s", "-q", "--no-install-recommends", *packages)
         return re.findall(r"^Inst (\S+)", text, re.MULTILINE)
 
-    def unpack(self, packages: Sequence[str], destination: Path) -> None:
-        """Download ``packages`` (apt verifies the checksums) and unpack them into ``destination``."""
-        downloads = destination / "debs"
-        downloads.mkdir(parents=True)
+    def download(self, packages: Sequence[str], directory: Path) -> list[Path]:
+        """Download ``packages`` (``name`` or ``name=version``; apt verifies the checksums) into ``directory``."""
+        directory.mkdir(parents=True)
         try:
-            self._run("apt-get", "download", "-q", *packages, directory=downloads)
+            self._run("apt-get", "download", "-q", *packages, directory=directory)
         except TestbedUnavailableError:
             self.forget()
             raise
-        for deb in sorted(downloads.glob("*.deb")):
+        return sorted(directory.glob("*.deb"))
+
+    def unpack(self, packages: Sequence[str], destination: Path) -> None:
+        """Download ``packages`` and unpack them into ``destination``."""
+        downloads = destination / "debs"
+        for deb in self.download(packages, downloads):
             subprocess.run(["dpkg-deb", "-x", deb, destination], check=True)
         shutil.rmtree(downloads)
 
@@ -186,7 +191,7 @@ def configured_suites() -> list[tuple[str, str]]:
 
 
 def source_lines(suites: Sequence[tuple[str, str]], architecture: Architecture) -> str:
-    """A one-line-style source list: the machine's bookworm suites, and trixie-backports beside them.
+    """A one-line-style source list: the machine's bookworm suites, and those of NEWER beside them.
 
     For other architectures bookworm and its backports, for not every mirror has the rest of them.
     Raises TestbedUnavailableError when no bookworm is configured.
@@ -198,7 +203,7 @@ def source_lines(suites: Sequence[tuple[str, str]], architecture: Architecture) 
     if not bases:
         raise TestbedUnavailableError("apt has no source for the suite bookworm", APT_CURE)
     signed = f" signed-by={KEYRING}" if KEYRING.exists() else ""
-    chosen = [*bookworm, (bases[0], BACKPORTS)]
+    chosen = [*bookworm, *((bases[0], suite) for suite in NEWER)]
     if not architecture.native:
         chosen = [(bases[0], suite) for suite in ("bookworm", "bookworm-backports")]
     return "".join(

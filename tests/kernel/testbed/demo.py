@@ -10,12 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-from tests.kernel.testbed.debian import SERIES
 from tests.kernel.testbed.errors import TestbedUnavailableError
 from tests.kernel.testbed.guest import BOOT_SECONDS, REPOSITORY, Guest, GuestError, Job
 from tests.kernel.testbed.guest_run import compile_bytecode
-from tests.kernel.testbed.kernel import prepare
 from tests.kernel.testbed.machine import STANDARD
+from tests.kernel.testbed.rebuild import KERNELS, prepare
 
 SCRIPT = Path("tests/kernel/demo.sh")
 SECONDS_BETWEEN_OUTPUTS = 120.0
@@ -27,19 +26,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="tests/demo", description="Show vfioctl at work in a virtual machine."
     )
-    parser.add_argument("kernel", nargs="?", default="7.2", choices=sorted(SERIES))
-    series = parser.parse_args().kernel
+    parser.add_argument("kernel", nargs="?", default="7.2", choices=KERNELS)
+    name = parser.parse_args().kernel
     compile_bytecode(REPOSITORY / "vfioctl")
     try:
-        return _show(series)
+        return _show(name)
     except (TestbedUnavailableError, GuestError) as error:
         print(f"tests/demo: {error}", file=sys.stderr)
         return FAILED
 
 
-def _show(series: str) -> int:
-    print(f"preparing Linux {series} (the first time it is downloaded) ...", file=sys.stderr)
-    kernel = prepare(series)
+def _show(name: str) -> int:
+    print(f"preparing Linux {name} (the first time it is downloaded) ...", file=sys.stderr)
+    kernel = prepare(name)
     print(f"booting Linux {kernel.release} in a virtual machine ...", file=sys.stderr)
     environment = {"TESTBED_PYTHON": sys.executable, "PYTHONPATH": str(REPOSITORY)}
     if sys.stdout.isatty():

@@ -16,9 +16,9 @@ from typing import Any
 from tests.kernel.testbed.architecture import Architecture
 from tests.kernel.testbed.errors import TestbedUnavailableError
 from tests.kernel.testbed.guest import BOOT_SECONDS, REPOSITORY, Guest, GuestDeadlineError, GuestError, Job
-from tests.kernel.testbed.kernel import prepare
 from tests.kernel.testbed.machine import MACHINES
 from tests.kernel.testbed.places import GUEST_VARIABLE, Place
+from tests.kernel.testbed.rebuild import prepare
 
 GRACE = 15.0  # seconds after a test's deadline, in which the guest prints where it hangs
 CONCURRENT_GUESTS = threading.Semaphore(2)
@@ -76,7 +76,7 @@ class GuestRun(threading.Thread):
     def _work(self) -> None:
         began = time.monotonic()
         machine = MACHINES[self.place.machine]
-        kernel = prepare(self.place.series, machine.board.architecture)
+        kernel = prepare(self.place.kernel, machine.board.architecture)
         booting = time.monotonic()
         with self._changed:
             if self._stopped:

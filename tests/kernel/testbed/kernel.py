@@ -17,11 +17,12 @@ from tests.kernel.testbed.debian import SERIES, Archive, Series
 from tests.kernel.testbed.errors import TestbedUnavailableError
 from tests.kernel.testbed.root import prepare_root
 
-LAYOUT = "2"  # raise it when what is built below changes, so that old caches are left alone
+LAYOUT = "3"  # raise it when what is built below changes, so that old caches are left alone
 INIT = Path(__file__).with_name("init.sh")
 
-# What the initial RAM file system needs to reach the host's root file system.
-BOOT_MODULES = ("virtio_pci", "virtio_ccw", "9pnet_virtio", "9p", "overlay", "virtio_console")
+# What the initial RAM file system needs to reach the host's root file system. An IOMMU that needs a driver comes
+# first, or devices are bound to theirs without it.
+BOOT_MODULES = ("virtio_iommu", "virtio_pci", "virtio_ccw", "9pnet_virtio", "9p", "overlay", "virtio_console")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Kernel:
         return self.directory / "lib/modules" / self.release
 
 
-def prepare(name: str, architecture: Architecture = X86_64) -> Kernel:
+def prepare_series(name: str, architecture: Architecture = X86_64) -> Kernel:
     """The newest kernel of a series (``6.1``, ``7.2``), from the cache or from the archive.
 
     Raises TestbedUnavailableError.
@@ -106,9 +107,14 @@ def _build(kernel: Kernel, root: Path) -> None:
     vmlinuz = next(path for path in places if path.exists())
     kernel.image.write_bytes(uncompressed(vmlinuz.read_bytes()))
     _uncompress_modules(kernel.modules)
-    subprocess.run(["depmod", "-b", kernel.directory, kernel.release], check=True)
-    kernel.initrd.write_bytes(_initrd(kernel, root / "bin/busybox"))
+    index_modules(kernel)
+    kernel.initrd.write_bytes(_initrd(kernel, next(root.rglob("bin/busybox"))))
     shutil.rmtree(root)
+
+
+def index_modules(kernel: Kernel) -> None:
+    """Write what modprobe reads, anew."""
+    subprocess.run(["depmod", "-b", kernel.directory, kernel.release], check=True)
 
 
 def _uncompress_modules(directory: Path) -> None:

@@ -105,15 +105,17 @@ def pc(
     name: str,
     *,
     iommu: str | None = "intel-iommu,intremap=on,caching-mode=on",
+    parts: tuple[Part, ...] = STANDARD_PARTS,
+    kernels: tuple[str, ...] = KERNELS,
     kernel_options: tuple[str, ...] = ("intel_iommu=on",),
     tables: Mapping[str, bytes] | None = None,
 ) -> Machine:
-    """The standard topology with another IOMMU, or none."""
+    """A PC: with another IOMMU than the standard one, or none; or with less in it."""
     return Machine(
         name,
         Q35,
-        (Bridge("pcie.0", "0000:00", STANDARD_PARTS),),
-        KERNELS,
+        (Bridge("pcie.0", "0000:00", parts),),
+        kernels,
         # The IOMMU must be there before what it translates.
         first=(*([iommu] if iommu else []), "nvme-subsys,id=nvme-subsystem"),
         last=(NVME_NAMESPACE,),
@@ -135,4 +137,25 @@ RMRR = pc(
 NO_IOMMU = pc("no-iommu", iommu=None)
 NO_INTREMAP = pc("no-intremap", iommu="intel-iommu,intremap=off,caching-mode=on")
 
-MACHINES = {machine.name: machine for machine in (STANDARD, RMRR, NO_IOMMU, NO_INTREMAP, *FOREIGN)}
+SMALL_PARTS = tuple(part for part in STANDARD_PARTS if part.role in {"edu", "disk", "port_a", "port_nvme"})
+AMD_VI = pc(
+    "amd-vi",
+    # QEMU before 9.2 always translates; later ones do so for emulated devices only without pt.
+    iommu="amd-iommu,intremap=on,pt=off",
+    parts=SMALL_PARTS,
+    kernels=("6.12",),
+    kernel_options=("amd_iommu=on",),
+)
+VIRTIO_IOMMU = pc(
+    "virtio-iommu",
+    iommu="virtio-iommu-pci,addr=1c.0",
+    parts=SMALL_PARTS,
+    # Linux 6.1 has no driver for it here, and with 7.2 there are no groups.
+    kernels=("6.12",),
+    kernel_options=(),
+)
+
+MACHINES = {
+    machine.name: machine
+    for machine in (STANDARD, RMRR, NO_IOMMU, NO_INTREMAP, AMD_VI, VIRTIO_IOMMU, *FOREIGN)
+}

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.kernel.testbed.debian import SERIES
 from tests.kernel.testbed.machine import MACHINES, STANDARD
+from tests.kernel.testbed.rebuild import KERNELS
 
 GUEST_VARIABLE = "VFIOCTL_TESTS_PLACE"  # set in a guest: the id of its place
 MARKERS = (
     "machine(name): run in this variant of the test machine (see testbed/machine.py) instead of the standard one",
-    "kernels(name, ...): run on these kernel series only",
+    "kernels(name, ...): run on these kernels (see testbed/rebuild.py) instead of those usual for the machine",
     "deadline(seconds): how long this test may take in a guest (default 120)",
 )
 DEADLINE = 120.0  # seconds
@@ -24,13 +24,13 @@ DEADLINE = 120.0  # seconds
 
 @dataclass(frozen=True)
 class Place:
-    """A kernel series and a machine; ``str()`` is the id of its tests."""
+    """A kernel and a machine; ``str()`` is the id of its tests."""
 
-    series: str
+    kernel: str
     machine: str = STANDARD.name
 
     def __str__(self) -> str:
-        return self.series if self.machine == STANDARD.name else f"{self.series}-{self.machine}"
+        return self.kernel if self.machine == STANDARD.name else f"{self.kernel}-{self.machine}"
 
 
 def inside_guest() -> str | None:
@@ -46,9 +46,9 @@ def places_of(test: pytest.Item | pytest.Function) -> list[Place]:
     if variant not in MACHINES:
         raise pytest.UsageError(f"{test.nodeid}: no machine {variant!r}; there are {', '.join(MACHINES)}")
     chosen = kernels.args if kernels else MACHINES[variant].kernels
-    if not chosen or not set(chosen) <= set(SERIES):
-        raise pytest.UsageError(f"{test.nodeid}: no kernel in {chosen!r}; there are {', '.join(SERIES)}")
-    places = [Place(series, variant) for series in chosen]
+    if not chosen or not set(chosen) <= set(KERNELS):
+        raise pytest.UsageError(f"{test.nodeid}: no kernel in {chosen!r}; there are {', '.join(KERNELS)}")
+    places = [Place(kernel, variant) for kernel in chosen]
     here = inside_guest()
     return places if here is None else [place for place in places if str(place) == here]
 
