@@ -89,7 +89,7 @@ def test_a_failure_anywhere_leaves_nothing_behind(fake: FakeVfio, number: int) -
         dma.map_dma([26, 27], 3 * MIB, chunk=MIB)
     except VfioctlError as error:
         assert error.errno == errno.EIO
-        assert error.code == "kernel"
+        assert error.code in ("kernel", "cannot-share")
         assert "EIO" in error.message
     else:
         tolerated = ("VFIO_CHECK_EXTENSION", "VFIO_GROUP_UNSET_CONTAINER")  # closing it does the same

@@ -34,8 +34,12 @@ class Backend(Protocol):
 
     #: As ``--backend`` takes it.
     name: str
-    #: The charge for mapped memory: "process" (VmLck) or "user"; None when nothing is pinned.
-    accounting: str | None
+    #: Whether a group's devices are open as soon as it has joined.
+    opens_devices: bool
+
+    @property
+    def accounting(self) -> str | None:
+        """The charge for mapped memory: "process" (VmLck) or "user"; None when nothing is pinned."""
 
     def join(self, member: Member) -> None:
         """Takes a group in; the first one sets the IOMMU."""

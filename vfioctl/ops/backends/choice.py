@@ -6,23 +6,31 @@ import os
 from collections.abc import Sequence
 
 from vfioctl.host import vfio
+from vfioctl.host.iommufd import iommufd_path
 from vfioctl.ops.backends import Backend, Member
-from vfioctl.ops.backends.type1 import Type1, open_container
+from vfioctl.ops.backends.iommufd import Iommufd
+from vfioctl.ops.backends.type1 import IommufdGroup, Type1, open_container
 from vfioctl.ops.explained import common, explained
 from vfioctl.policy.refusals import no_iommu_backend
+from vfioctl.policy.viability import is_vfio_bound
 from vfioctl.uapi import vfio as uapi
 
 #: What ``--backend`` takes.
-BACKENDS = ("auto", "type1v2", "type1")
+BACKENDS = ("auto", "type1v2", "type1", "iommufd", "iommufd-group")
 
 #: The IOMMU types by preference.
 _TYPES = {"type1v2": uapi.VFIO_TYPE1v2_IOMMU, "type1": uapi.VFIO_TYPE1_IOMMU}
 
 
 def choose(wanted: str, members: Sequence[Member], dev: str) -> Backend:
-    """A backend with no group in it yet, for these groups. Raises VfioctlError."""
+    """A backend with no group in it yet, for these groups: iommufd, where the devices have nodes of their own and the
+    caller may open all that it takes, or else VFIO's container. Raises VfioctlError."""
+    if wanted == "iommufd" or (wanted == "auto" and _may_use_iommufd(members, dev)):
+        return Iommufd(dev)
     state = common(member.state for member in members)
     with explained(state):
+        if wanted == "iommufd-group":
+            return IommufdGroup(open_container(dev, iommufd_path(dev)), dev)
         container = open_container(dev)
         try:
             for name in _TYPES if wanted == "auto" else (wanted,):
@@ -33,6 +41,12 @@ def choose(wanted: str, members: Sequence[Member], dev: str) -> Backend:
             raise
     os.close(container)
     raise no_iommu_backend(state._replace(backend=None if wanted == "auto" else wanted))
+
+
+def _may_use_iommufd(members: Sequence[Member], dev: str) -> bool:
+    devices = [device for member in members for device in member.group.devices if is_vfio_bound(device)]
+    nodes = [device.cdev.path if device.cdev is not None else None for device in devices]
+    return bool(nodes) and all(node is not None and usable(node) for node in (iommufd_path(dev), *nodes))
 
 
 def usable(path: str) -> bool:

@@ -46,6 +46,7 @@ class ContainerBackend:
     iommu_type: int
     name: str
     accounting: str | None = "process"
+    opens_devices = False
 
     def __init__(self, container: int, dev: str = "/dev") -> None:
         """``container``: a fresh one, which is this object's from then on."""
@@ -166,6 +167,16 @@ class Type1(ContainerBackend):
     def _info(self) -> vfio.IommuInfo:
         with explained(self.state):
             return vfio.iommu_get_info(self.container)
+
+
+class IommufdGroup(Type1):
+    """An iommufd as the container of a group's node, for kernels without nodes of devices."""
+
+    accounting = "user"
+
+    def __init__(self, container: int, dev: str = "/dev") -> None:
+        super().__init__("type1v2", container, dev)
+        self.name = "iommufd-group"
 
 
 def open_container(dev: str, node: str | None = None) -> int:

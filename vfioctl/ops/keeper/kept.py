@@ -41,6 +41,10 @@ class Kept:
         """Takes groups in, by their numbers."""
         snapshot = self.machine.snapshot()
         self.container.add([_member(snapshot, number) for number in numbers])
+        if self.container.space.opens_devices:
+            for number in numbers:
+                for device in filter(is_vfio_bound, self.container.member(number).group.devices):
+                    self.open_device(device.address)
 
     def remove(self, number: int) -> None:
         """Lets a group go."""

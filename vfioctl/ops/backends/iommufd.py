@@ -1,0 +1,276 @@
+"""iommufd with the devices' own nodes: address spaces (IOAS) that devices are attached to, one by one."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any, NamedTuple
+
+from vfioctl.errors import KernelRefusal, NotFound
+from vfioctl.host import iommufd, iommufd_hw, vfio_cdev
+from vfioctl.host.ioctl import CallError, open_node
+from vfioctl.model import Device
+from vfioctl.ops.backends import Member, Offer, Piece
+from vfioctl.ops.explained import common, explained
+from vfioctl.policy.refusals import State
+from vfioctl.policy.viability import is_vfio_bound
+from vfioctl.uapi import iommufd as uapi
+
+#: What a mapping allows devices to do, by the names that people use.
+PROTECTIONS = {
+    "rw": uapi.IOMMU_IOAS_MAP_READABLE | uapi.IOMMU_IOAS_MAP_WRITEABLE,
+    "r": uapi.IOMMU_IOAS_MAP_READABLE,
+    "w": uapi.IOMMU_IOAS_MAP_WRITEABLE,
+}
+
+_HW_TYPES = {
+    uapi.IOMMU_HW_INFO_TYPE_NONE: "none",
+    uapi.IOMMU_HW_INFO_TYPE_INTEL_VTD: "intel-vtd",
+    uapi.IOMMU_HW_INFO_TYPE_ARM_SMMUV3: "arm-smmuv3",
+    uapi.IOMMU_HW_INFO_TYPE_TEGRA241_CMDQV: "tegra241-cmdqv",
+    uapi.IOMMU_HW_INFO_TYPE_AMD: "amd",
+}
+_HW_CAPABILITIES = {
+    uapi.IOMMU_HW_CAP_DIRTY_TRACKING: "dirty-tracking",
+    uapi.IOMMU_HW_CAP_PCI_PASID_EXEC: "pasid-exec",
+    uapi.IOMMU_HW_CAP_PCI_PASID_PRIV: "pasid-priv",
+    uapi.IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED: "ats-not-supported",
+}
+_RLIMIT_MODES = ("user", "process")
+
+
+class Bound(NamedTuple):
+    """A device that belongs to the iommufd: its descriptor, its id, and what it is attached to (None: to nothing): an
+    IOAS, and the page table (HWPT) that the kernel uses for that."""
+
+    group: int
+    fd: int
+    id: int
+    ioas: int | None
+    hwpt: int | None
+
+
+class Iommufd:
+    """Devices of any groups, in one or several address spaces. The first one is that of the mappings; what is copied
+    from it is all that is in others."""
+
+    name = "iommufd"
+    opens_devices = True
+
+    def __init__(self, dev: str = "/dev") -> None:
+        """Raises VfioctlError."""
+        self.members: dict[int, Member] = {}
+        self.devices: dict[str, Bound] = {}
+        #: Further address spaces, with the (iova, size, source iova) that have been copied into each.
+        self.copies: dict[int, list[tuple[int, int, int]]] = {}
+        with explained(State(backend=self.name)):
+            self.iommufd = open_node(iommufd.iommufd_path(dev))
+            try:
+                self.ioas = iommufd.ioas_alloc(self.iommufd)
+            except BaseException:
+                os.close(self.iommufd)
+                raise
+
+    @property
+    def accounting(self) -> str | None:
+        """Whose limit of locked memory counts."""
+        with suppress(CallError):
+            return _RLIMIT_MODES[iommufd.option_get(self.iommufd, uapi.IOMMU_OPTION_RLIMIT_MODE)]
+        return None
+
+    @property
+    def state(self) -> State:
+        """What is known when a call concerns all the groups."""
+        known = common(member.state for member in self.members.values())
+        return known._replace(backend=self.name, per_user=self.accounting == "user")
+
+    # --- groups and devices ----------------------------------------------------------------------
+
+    def join(self, member: Member) -> None:
+        wanted = [device for device in member.group.devices if is_vfio_bound(device)]
+        if not wanted:
+            raise KernelRefusal(
+                f"no device of group {member.group.id} is bound to a VFIO driver",
+                hint=f"vfioctl bind --group {member.group.id}",
+                subject=str(member.group.id),
+                code="no-vfio-member",
+            )
+        bound: dict[str, Bound] = {}
+        try:
+            for device in wanted:
+                bound[device.address] = self._bind(device, member)
+        except BaseException:
+            for each in bound.values():
+                os.close(each.fd)  # which detaches and unbinds it
+            raise
+        self.members[member.group.id] = member
+        self.devices |= bound
+
+    def _bind(self, device: Device, member: Member) -> Bound:
+        state = member.state._replace(backend=self.name, device=device.address)
+        if device.cdev is None:
+            raise KernelRefusal(
+                f"{device.address} has no node of its own: this kernel was built without CONFIG_VFIO_DEVICE_CDEV",
+                hint="--backend iommufd-group uses the group's node with iommufd",
+                subject=device.address,
+                code="no-cdev",
+            )
+        with explained(state):
+            fd = open_node(device.cdev.path)
+            try:
+                number = vfio_cdev.device_bind_iommufd(fd, self.iommufd)
+                hwpt = vfio_cdev.device_attach_iommufd_pt(fd, self.ioas)
+            except BaseException:
+                os.close(fd)
+                raise
+        return Bound(member.group.id, fd, number, self.ioas, hwpt)
+
+    def leave(self, group: int) -> None:
+        for name in [name for name, bound in self.devices.items() if bound.group == group]:
+            bound = self.devices.pop(name)
+            with suppress(CallError):
+                vfio_cdev.device_detach_iommufd_pt(bound.fd)
+            os.close(bound.fd)
+        del self.members[group]
+
+    def open_device(self, group: int, name: str) -> int:
+        return os.dup(self._bound(name).fd)
+
+    def close_device(self, name: str, fd: int) -> None:
+        os.close(fd)
+
+    def _bound(self, name: str) -> Bound:
+        if name not in self.devices:
+            raise NotFound(f"{name} is not in the container", subject=name, code="not-in-container")
+        return self.devices[name]
+
+    # --- the address space of the mappings ---------------------------------------------------------
+
+    def offer(self) -> Offer:
+        with explained(self.state):
+            found = iommufd.ioas_iova_ranges(self.iommufd, self.ioas)
+        return Offer(max(found.alignment, mmap.PAGESIZE), found.ranges)
+
+    def map(self, pieces: Iterable[Piece], prot: str) -> Iterator[Piece]:
+        return iommufd.ioas_map_each(self.iommufd, self.ioas, pieces, PROTECTIONS[prot])
+
+    def unmap(self, iova: int, size: int) -> int:
+        return iommufd.ioas_unmap(self.iommufd, self.ioas, iova, size)
+
+    def unmap_all(self) -> int | None:
+        return iommufd.ioas_unmap_all(self.iommufd, self.ioas)
+
+    def details(self) -> Mapping[str, Any]:
+        spaces = [self.ioas, *self.copies]
+        return {
+            "huge_pages": self._option(uapi.IOMMU_OPTION_HUGE_PAGES, self.ioas),
+            "address_spaces": [self._space(number) for number in spaces],
+            "iommu": {name: self._hardware(bound) for name, bound in self.devices.items()},
+        }
+
+    def _space(self, number: int) -> dict[str, Any]:
+        return {
+            "ioas": number,
+            "devices": [name for name, bound in self.devices.items() if bound.ioas == number],
+            "copies": [list(each) for each in self.copies.get(number, ())],
+        }
+
+    def _hardware(self, bound: Bound) -> dict[str, Any]:
+        record: dict[str, Any] = {"devid": bound.id, "ioas": bound.ioas, "hwpt": bound.hwpt}
+        try:
+            found = iommufd_hw.get_hw_info(self.iommufd, bound.id)
+        except CallError:  # Linux 6.2 to 6.5, and devices without an IOMMU
+            return {**record, "type": None}
+        return {
+            **record,
+            "type": _HW_TYPES.get(found.type, str(found.type)),
+            "capabilities": [word for bit, word in _HW_CAPABILITIES.items() if found.capabilities & bit],
+            "max_pasid_log2": found.max_pasid_log2,
+            "registers": dict(found.registers),
+        }
+
+    def _option(self, option: int, object: int = 0) -> bool | None:
+        with suppress(CallError):
+            return bool(iommufd.option_get(self.iommufd, option, object))
+        return None
+
+    # --- what only iommufd can -------------------------------------------------------------------
+
+    def charge(self, mode: str) -> None:
+        """Whose limit counts for what is mapped: ``user`` or ``process``. Only before there is anything else."""
+        with explained(self.state):
+            iommufd.destroy(self.iommufd, self.ioas)
+            try:
+                iommufd.option_set(self.iommufd, uapi.IOMMU_OPTION_RLIMIT_MODE, _RLIMIT_MODES.index(mode))
+            finally:
+                self.ioas = iommufd.ioas_alloc(self.iommufd)
+
+    def allow(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Promises to map in these (first, last) only, so that a device that could not bear it is refused later."""
+        with explained(self.state):
+            iommufd.ioas_allow_iovas(self.iommufd, self.ioas, ranges)
+
+    def create(self) -> int:
+        """A further address space: its id."""
+        with explained(self.state):
+            number = iommufd.ioas_alloc(self.iommufd)
+        self.copies[number] = []
+        return number
+
+    def destroy(self, number: int) -> None:
+        """Destroys a further address space, to which no device is attached."""
+        self._further(number)
+        with explained(self.state):
+            iommufd.ioas_unmap_all(self.iommufd, number)
+            iommufd.destroy(self.iommufd, number)
+        del self.copies[number]
+
+    def copy(self, number: int, source: int, size: int, iova: int, prot: str) -> None:
+        """Maps in a further address space what is mapped at ``source`` in the first; it is not charged twice."""
+        self._further(number)
+        with explained(self.state._replace(iova=iova, size=size)):
+            iommufd.ioas_copy(self.iommufd, self.ioas, source, size, number, PROTECTIONS[prot], iova)
+        self.copies[number].append((iova, size, source))
+
+    def attach(self, name: str, number: int, pasid: int | None = None) -> None:
+        """Lets a device use another address space; with ``pasid`` for its accesses with that only."""
+        if number != self.ioas:
+            self._further(number)
+        bound = self._bound(name)
+        with explained(self.state._replace(device=name)):
+            hwpt = vfio_cdev.device_attach_iommufd_pt(bound.fd, number, pasid)
+        if pasid is None:
+            self.devices[name] = bound._replace(ioas=number, hwpt=hwpt)
+
+    def detach(self, name: str, pasid: int | None = None) -> None:
+        """Takes a device, or its PASID, out of its address space: all its DMA is blocked then."""
+        bound = self._bound(name)
+        with explained(self.state._replace(device=name)):
+            vfio_cdev.device_detach_iommufd_pt(bound.fd, pasid)
+        if pasid is None:
+            self.devices[name] = bound._replace(ioas=None, hwpt=None)
+
+    def _further(self, number: int) -> None:
+        if number not in self.copies:
+            raise NotFound(
+                f"there is no further address space {number}",
+                hint="vfioctl ioas create makes one; vfioctl container show lists them",
+                subject=str(number),
+                code="no-such-object",
+            )
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def descriptors(self) -> dict[str, int]:
+        return {"iommufd": self.iommufd}
+
+    def close(self) -> None:
+        devices, fd = list(self.devices.values()), self.iommufd
+        self.devices, self.members, self.copies, self.iommufd = {}, {}, {}, -1
+        with ExitStack() as stack:
+            if fd >= 0:
+                stack.callback(os.close, fd)
+            for bound in devices:
+                stack.callback(os.close, bound.fd)
