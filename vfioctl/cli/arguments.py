@@ -63,6 +63,26 @@ def resolve(session: Session, snapshot: Snapshot, text: str) -> IommuGroup | Dev
     return _behind_host_name(session, snapshot, text)
 
 
+def resolve_device(session: Session, text: str) -> Device:
+    """The device that ``text`` names, or the only one of a group that is bound to a VFIO driver. Raises UsageError,
+    NotFound."""
+    from vfioctl.policy.viability import is_vfio_bound
+
+    found = resolve(session, session.snapshot((text,)), text)
+    if isinstance(found, Device):
+        return found
+    bound = [device for device in found.devices if is_vfio_bound(device)]
+    if len(bound) != 1:
+        raise UsageError(
+            f"group {found.id} has {len(bound)} devices that are bound to a VFIO driver",
+            hint="give the address of the device: "
+            + (", ".join(d.address for d in bound) or "none is bound"),
+            subject=text,
+            code="ambiguous",
+        )
+    return bound[0]
+
+
 def resolve_all(session: Session, snapshot: Snapshot, texts: Iterable[str]) -> list[IommuGroup | Device]:
     """What all the arguments name. Raises the worst error among them, and says the others on stderr."""
     found: list[IommuGroup | Device] = []

@@ -47,6 +47,13 @@ def container_option(function: F) -> Any:
     )(function)
 
 
+def required_container(function: F) -> Any:
+    """Adds ``-c/--container NAME``, without which nothing is done."""
+    return click.option(
+        "-c", "--container", metavar="NAME", type=CONTAINER, required=True, help="The open container to use."
+    )(function)
+
+
 #: A mapping as a row.
 MAPPING_COLUMNS: Columns = {
     "iova": lambda r: format_iova(r["iova"]),

@@ -35,12 +35,23 @@ COMMANDS: dict[str, Entry] = {
     "container remove": Entry("container.remove", "Take groups out of a container.", DMA),
     "container exec": Entry("container.exec", "Hand a container's descriptors to a program.", DMA),
     "container close": Entry("container.close", "Close a container.", DMA),
+    "ioas create": Entry("ioas.create", "Make another address space in a container (iommufd).", DMA),
+    "ioas copy": Entry("ioas.copy", "Map in it what is mapped in the container.", DMA),
+    "ioas attach": Entry("ioas.attach", "Let a device use another address space.", DMA),
+    "ioas detach": Entry("ioas.detach", "Take a device out of its address space.", DMA),
+    "ioas allow": Entry("ioas.allow", "Promise to map in certain ranges only.", DMA),
+    "ioas destroy": Entry("ioas.destroy", "Destroy an address space.", DMA),
+    "dirty start": Entry("dirty.start", "Begin to note which pages devices write.", DMA),
+    "dirty read": Entry("dirty.read", "Show which pages devices have written.", DMA),
+    "dirty stop": Entry("dirty.stop", "End noting them.", DMA),
     "map": Entry("map", "Prove DMA mapping: set up a container, map memory, report, clean up.", DMA),
 }
 
 #: What the verbs of a family have in common, in a line.
 FAMILIES: dict[str, str] = {
     "container": "Keep containers open between commands.",
+    "ioas": "Several address spaces in one container (iommufd).",
+    "dirty": "Which pages devices write.",
 }
 
 

@@ -56,6 +56,8 @@ class Container:
         self.mappings: dict[int, Mapped] = {}
         #: Descriptors of open devices, by name.
         self.devices: dict[str, int] = {}
+        #: The page size while dirty pages are tracked.
+        self.dirty_page: int | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -110,7 +112,7 @@ class Container:
         del self.members[number]
         if not self.members and self.backend is not None:
             self.backend.close()  # the kernel has forgotten its IOMMU, too
-            self.backend = None
+            self.backend = self.dirty_page = None
             self._forget()
 
     def member(self, number: int) -> Member:
@@ -303,6 +305,42 @@ class Container:
             found.append((each, each.offset + inside, count))
             iova, size = iova + count, size - count
         return found
+
+    # --- dirty pages -----------------------------------------------------------------------------
+
+    def dirty_start(self) -> None:
+        """Begins to note which pages devices write. Raises Busy when that is done already."""
+        if self.dirty_page is not None:
+            raise Busy(
+                "dirty pages are tracked already", hint="vfioctl dirty stop ends it", code="dirty-tracking"
+            )
+        self.dirty_page = self.space.dirty_start()
+
+    def dirty_read(self) -> list[tuple[int, int]]:
+        """(iova, size) of what devices have written since it was asked for last. Raises UsageError when nothing has
+        been started."""
+        page = self._dirty_page()
+        found: list[tuple[int, int]] = []
+        for each in sorted(self.mappings.values(), key=lambda mapped: mapped.iova):
+            bitmap = int.from_bytes(self.space.dirty_read(each.iova, each.size, page), "little")
+            found += [
+                (each.iova + first * page, min(count * page, each.size - first * page))
+                for first, count in planning.runs(bitmap)
+            ]
+        return found
+
+    def dirty_stop(self) -> None:
+        """Ends it."""
+        self._dirty_page()
+        self.space.dirty_stop()
+        self.dirty_page = None
+
+    def _dirty_page(self) -> int:
+        if self.dirty_page is None:
+            raise UsageError(
+                "dirty pages are not tracked", hint="vfioctl dirty start begins it", code="dirty-tracking"
+            )
+        return self.dirty_page
 
     # --- the end ---------------------------------------------------------------------------------
 

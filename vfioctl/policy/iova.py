@@ -167,6 +167,19 @@ class Layout:
         return f"{format_iova(found)} would fit; without an IOVA, vfioctl chooses one"
 
 
+def runs(bitmap: int) -> Iterator[tuple[int, int]]:
+    """The (first, count) of the bits that are set in a bitmap, lowest first; those that follow each other are one."""
+    first = 0
+    while bitmap:
+        clear = (bitmap & -bitmap).bit_length() - 1
+        bitmap >>= clear
+        count = (~bitmap & bitmap + 1).bit_length() - 1
+        first += clear
+        yield first, count
+        bitmap >>= count
+        first += count
+
+
 def page_sizes(bitmap: int) -> tuple[int, ...]:
     """The page sizes of a bitmap, in bytes, smallest first."""
     return tuple(1 << bit for bit in range(bitmap.bit_length()) if bitmap >> bit & 1)

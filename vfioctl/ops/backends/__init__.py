@@ -62,6 +62,15 @@ class Backend(Protocol):
     def unmap_all(self) -> int | None:
         """Unmaps everything in one call; the bytes unmapped, None when there is no such call."""
 
+    def dirty_start(self) -> int:
+        """Begins to note which pages devices write; the size of a page."""
+
+    def dirty_read(self, iova: int, size: int, page_size: int) -> bytes:
+        """What was written in a range since it was read last: page n is bit n % 8 of byte n // 8."""
+
+    def dirty_stop(self) -> None:
+        """Ends it."""
+
     def open_device(self, group: int, name: str) -> int:
         """A descriptor of a device of a group, which resets it."""
 

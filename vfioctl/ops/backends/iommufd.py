@@ -6,6 +6,7 @@ import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from operator import or_
 from typing import Any, NamedTuple
 
 from vfioctl.errors import KernelRefusal, NotFound
@@ -65,6 +66,8 @@ class Iommufd:
         self.devices: dict[str, Bound] = {}
         #: Further address spaces, with the (iova, size, source iova) that have been copied into each.
         self.copies: dict[int, list[tuple[int, int, int]]] = {}
+        #: The page tables that note what is written, each with the descriptor of its device.
+        self.tracked: dict[int, int] = {}
         with explained(State(backend=self.name)):
             self.iommufd = open_node(iommufd.iommufd_path(dev))
             try:
@@ -260,6 +263,50 @@ class Iommufd:
                 subject=str(number),
                 code="no-such-object",
             )
+
+    # --- dirty pages -----------------------------------------------------------------------------
+
+    def dirty_start(self) -> int:
+        """Gives every device in the first address space a page table that notes what it writes; the page size."""
+        tracked: dict[int, int] = {}
+        try:
+            for name, bound in self.devices.items():
+                if bound.ioas != self.ioas:
+                    continue
+                with explained(self.state._replace(device=name)):
+                    hwpt = iommufd_hw.hwpt_alloc(
+                        self.iommufd, bound.id, self.ioas, uapi.IOMMU_HWPT_ALLOC_DIRTY_TRACKING
+                    )
+                    tracked[hwpt] = bound.fd
+                    vfio_cdev.device_attach_iommufd_pt(bound.fd, hwpt)
+                    iommufd_hw.hwpt_set_dirty_tracking(self.iommufd, hwpt, True)
+        except BaseException:
+            self._untrack(tracked)
+            raise
+        self.tracked |= tracked
+        return mmap.PAGESIZE
+
+    def dirty_read(self, iova: int, size: int, page_size: int) -> bytes:
+        """The pages of a range that were written since they were read last, as a bitmap, by any of the devices."""
+        found = bytes(-(-size // page_size // 8))
+        with explained(self.state._replace(iova=iova, size=size)):
+            for hwpt in self.tracked:
+                more = iommufd_hw.hwpt_get_dirty_bitmap(self.iommufd, hwpt, iova, size, page_size)
+                found = bytes(map(or_, found, more))
+        return found
+
+    def dirty_stop(self) -> None:
+        """Gives the devices back the page table that they had."""
+        self._untrack(self.tracked)
+        self.tracked = {}
+
+    def _untrack(self, tracked: Mapping[int, int]) -> None:
+        for hwpt, fd in tracked.items():
+            with suppress(CallError):
+                iommufd_hw.hwpt_set_dirty_tracking(self.iommufd, hwpt, False)
+                vfio_cdev.device_attach_iommufd_pt(fd, self.ioas)
+            with suppress(CallError):
+                iommufd.destroy(self.iommufd, hwpt)
 
     # --- the end ---------------------------------------------------------------------------------
 

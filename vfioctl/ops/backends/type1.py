@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from typing import Any
 
 from vfioctl.errors import KernelRefusal, VfioctlError
-from vfioctl.host import vfio
+from vfioctl.host import vfio, vfio_dirty
 from vfioctl.host.ioctl import CallError, open_node
 from vfioctl.ops.backends import Member, Offer, Piece
 from vfioctl.ops.explained import common, explained
@@ -122,6 +123,15 @@ class ContainerBackend:
     def close_device(self, name: str, fd: int) -> None:
         os.close(fd)
 
+    def dirty_start(self) -> int:
+        raise no_dirty_tracking(self.name)
+
+    def dirty_read(self, iova: int, size: int, page_size: int) -> bytes:
+        raise no_dirty_tracking(self.name)
+
+    def dirty_stop(self) -> None:
+        raise no_dirty_tracking(self.name)
+
     def descriptors(self) -> dict[str, int]:
         return {"container": self.container, **{f"group-{number}": fd for number, fd in self.groups.items()}}
 
@@ -164,6 +174,20 @@ class Type1(ContainerBackend):
             "max_dirty_bitmap_size": info.max_dirty_bitmap_size,
         }
 
+    def dirty_start(self) -> int:
+        sizes = self._info().dirty_page_sizes or 0
+        with explained(self.state):
+            vfio_dirty.iommu_dirty_pages_start(self.container)
+        return sizes & -sizes or mmap.PAGESIZE
+
+    def dirty_read(self, iova: int, size: int, page_size: int) -> bytes:
+        with explained(self.state._replace(iova=iova, size=size)):
+            return vfio_dirty.iommu_dirty_pages_get(self.container, iova, size, page_size)
+
+    def dirty_stop(self) -> None:
+        with explained(self.state):
+            vfio_dirty.iommu_dirty_pages_stop(self.container)
+
     def _info(self) -> vfio.IommuInfo:
         with explained(self.state):
             return vfio.iommu_get_info(self.container)
@@ -177,6 +201,15 @@ class IommufdGroup(Type1):
     def __init__(self, container: int, dev: str = "/dev") -> None:
         super().__init__("type1v2", container, dev)
         self.name = "iommufd-group"
+
+
+def no_dirty_tracking(backend: str) -> KernelRefusal:
+    """What to say where the kernel has no call for it."""
+    return KernelRefusal(
+        f"the backend {backend} does not track dirty pages",
+        hint="type1v2 does, and iommufd where the IOMMU has that capability (vfioctl container show)",
+        code="not-supported",
+    )
 
 
 def open_container(dev: str, node: str | None = None) -> int:

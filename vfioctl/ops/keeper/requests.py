@@ -1,83 +1,39 @@
-"""What a keeper is asked, and how it does it: an operation is a generator over the container.
+"""What a keeper is asked, and how it does it.
 
-It yields the progress of what takes long, and returns the answer. ``FIELDS`` says what a request must and may have:
-whatever else comes is refused before anything is done.
+A request has the fields that its operation wants, and no others: it is refused before anything is done.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Mapping
-from typing import Any, NamedTuple
 
-from vfioctl.errors import UsageError
 from vfioctl.host import channel
 from vfioctl.host.channel import Message
-from vfioctl.ops.container import Progress
+from vfioctl.ops.keeper import more_requests
 from vfioctl.ops.keeper.kept import Kept
-
-Answer = Generator[Progress, None, Message]
+from vfioctl.ops.keeper.operation import IOVA, MAYBE, NAME, SIZE, Answer, Field, Operation, malformed
 
 #: Bytes of memory that one message brings.
 MOST_BYTES = 1 << 20
-
-
-class Field(NamedTuple):
-    """A field of a request: its type, whether it may be absent, and which values it takes besides."""
-
-    kind: type
-    optional: bool = False
-    least: int = 0
-    choice: tuple[str, ...] = ()
-
-    def accepts(self, value: Any) -> bool:
-        """Whether a value from outside is one."""
-        if self.optional and value is None:
-            return True
-        if type(value) is not self.kind:  # JSON's true is no number
-            return False
-        if isinstance(value, int):
-            return self.kind is bool or self.least <= value < 1 << 64
-        return not self.choice or value in self.choice
-
-
-class Operation(NamedTuple):
-    """``changes``: it waits for others that change the container. ``fds``: how many descriptors it brings."""
-
-    work: Callable[[Kept, Message], Answer]
-    fields: Mapping[str, Field]
-    changes: bool = False
-    fds: int = 0
-
-
-_GROUPS = Field(list)
-_NAME = Field(str)
-_SIZE = Field(int, least=1)
-_IOVA = Field(int)
-_MAYBE = Field(int, optional=True)
 
 
 def check(message: Message) -> Operation:
     """The operation that a message asks for. Raises UsageError for anything that it should not be."""
     operation = OPERATIONS.get(str(message.fields.get("op")))
     if operation is None:
-        raise _malformed("no such operation")
+        raise malformed("no such operation")
     given = {name: value for name, value in message.fields.items() if name != "op"}
     for name in given:
         if name not in operation.fields:
-            raise _malformed(f"the field {name!r} is not known")
+            raise malformed(f"the field {name!r} is not known")
     for name, field in operation.fields.items():
         if not field.accepts(given.get(name)):
-            raise _malformed(f"the field {name!r} is missing or not what it should be")
+            raise malformed(f"the field {name!r} is missing or not what it should be")
     if len(message.fds) != operation.fds:
-        raise _malformed(f"{operation.fds} descriptors are wanted")
+        raise malformed(f"{operation.fds} descriptors are wanted")
     if len(message.data) > MOST_BYTES:
-        raise _malformed("too many bytes")
+        raise malformed("too many bytes")
     return operation
-
-
-def _malformed(what: str) -> UsageError:
-    return UsageError(f"a request of a container is malformed: {what}", code="malformed-request")
 
 
 def _show(kept: Kept, message: Message) -> Answer:
@@ -88,7 +44,7 @@ def _show(kept: Kept, message: Message) -> Answer:
 def _add(kept: Kept, message: Message) -> Answer:
     groups = message.fields["groups"]
     if not all(type(number) is int and number >= 0 for number in groups):
-        raise _malformed("groups are numbers")
+        raise malformed("groups are numbers")
     kept.add(groups)
     return Message({"groups": sorted(kept.container.members)})
     yield
@@ -115,7 +71,7 @@ def _unmap(kept: Kept, message: Message) -> Answer:
     if message.fields.get("all"):
         yield from kept.container.unmap_all()
     elif message.fields.get("iova") is None:
-        raise _malformed("an iova, or all")
+        raise malformed("an iova, or all")
     else:
         yield from kept.container.unmap(message.fields["iova"], message.fields.get("size"))
     return Message({"unmapped": before - sum(each.size for each in kept.container.mappings.values())})
@@ -123,7 +79,7 @@ def _unmap(kept: Kept, message: Message) -> Answer:
 
 def _read(kept: Kept, message: Message) -> Answer:
     if message.fields["size"] > MOST_BYTES:
-        raise _malformed("too many bytes")
+        raise malformed("too many bytes")
     return Message({}, kept.container.read(message.fields["iova"], message.fields["size"]))
     yield
 
@@ -154,7 +110,7 @@ def _keep(kept: Kept, message: Message) -> Answer:
 def _kept(kept: Kept, message: Message) -> Answer:
     found = kept.found(message.fields["prefix"])
     if len(found) > channel.MOST_DESCRIPTORS:
-        raise _malformed(f"more than {channel.MOST_DESCRIPTORS} descriptors at once")
+        raise malformed(f"more than {channel.MOST_DESCRIPTORS} descriptors at once")
     return Message({"names": list(found)}, fds=tuple(found.values()))
     yield
 
@@ -184,13 +140,13 @@ def _close(kept: Kept, message: Message) -> Answer:
 
 OPERATIONS: dict[str, Operation] = {
     "show": Operation(_show, {}),
-    "add": Operation(_add, {"groups": _GROUPS}, changes=True),
-    "remove": Operation(_remove, {"group": _IOVA}, changes=True),
+    "add": Operation(_add, {"groups": Field(list)}, changes=True),
+    "remove": Operation(_remove, {"group": IOVA}, changes=True),
     "map": Operation(
         _map,
         {
-            "size": _SIZE,
-            "iova": _MAYBE,
+            "size": SIZE,
+            "iova": MAYBE,
             "chunk": Field(int, optional=True, least=1),
             "prot": Field(str, optional=True, choice=("r", "w", "rw")),
         },
@@ -198,17 +154,18 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "unmap": Operation(
         _unmap,
-        {"iova": _MAYBE, "size": Field(int, optional=True, least=1), "all": Field(bool, optional=True)},
+        {"iova": MAYBE, "size": Field(int, optional=True, least=1), "all": Field(bool, optional=True)},
         changes=True,
     ),
-    "read": Operation(_read, {"iova": _IOVA, "size": _SIZE}),
-    "write": Operation(_write, {"iova": _IOVA}),
-    "open-device": Operation(_open, {"device": _NAME}, changes=True),
-    "close-device": Operation(_close_device, {"device": _NAME}, changes=True),
-    "keep": Operation(_keep, {"name": _NAME}, fds=1),
-    "kept": Operation(_kept, {"prefix": _NAME}),
-    "drop": Operation(_drop, {"prefix": _NAME}),
+    "read": Operation(_read, {"iova": IOVA, "size": SIZE}),
+    "write": Operation(_write, {"iova": IOVA}),
+    "open-device": Operation(_open, {"device": NAME}, changes=True),
+    "close-device": Operation(_close_device, {"device": NAME}, changes=True),
+    "keep": Operation(_keep, {"name": NAME}, fds=1),
+    "kept": Operation(_kept, {"prefix": NAME}),
+    "drop": Operation(_drop, {"prefix": NAME}),
     "descriptors": Operation(_descriptors, {}),
-    "publish": Operation(_publish, {"path": _NAME, "name": _NAME}, changes=True),
+    "publish": Operation(_publish, {"path": NAME, "name": NAME}, changes=True),
     "close": Operation(_close, {}, changes=True),
+    **more_requests.OPERATIONS,
 }

@@ -18,7 +18,8 @@ from vfioctl.errors import ExitStatus, KernelRefusal, PermissionDenied, VfioctlE
 from vfioctl.host.channel import Channel, Malformed, Message
 from vfioctl.host.ioctl import CallError
 from vfioctl.ops.keeper.kept import Kept
-from vfioctl.ops.keeper.requests import Answer, Operation, check
+from vfioctl.ops.keeper.operation import Answer, Operation
+from vfioctl.ops.keeper.requests import check
 
 #: More clients than this wait until one goes.
 MOST_CLIENTS = 64

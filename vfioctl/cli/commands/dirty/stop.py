@@ -1,0 +1,25 @@
+"""vfioctl dirty stop"""
+
+from __future__ import annotations
+
+import click
+
+from vfioctl.cli.containers import required_container
+from vfioctl.cli.session import Session
+
+
+@click.command(
+    "stop",
+    epilog="""\b
+Examples:
+  vfioctl dirty stop -c work
+  vfioctl dirty read -c work && vfioctl dirty stop -c work""",
+)
+@required_container
+@click.pass_obj
+def command(session: Session, container: str) -> None:
+    """End noting what devices write."""
+    from vfioctl.ops.keeper import named
+
+    with named.connected(session.machine, container) as client:
+        client.call("dirty-stop")
