@@ -20,8 +20,8 @@ Examples:
 def command(session: Session, container: str) -> None:
     """Begin to note which pages of the mappings devices write.
 
-    type1v2 counts everything that is mapped as written, unless all of the container's devices are mediated ones; iommufd
-    asks the IOMMU, where that is capable of it, and says so where it is not.
+    type1v2 counts everything that is mapped as written, unless all of the container's devices are mediated ones;
+    iommufd asks the IOMMU, where that is capable of it, and says so where it is not.
     """
     from vfioctl.ops.keeper import named
 

@@ -17,7 +17,7 @@ COLUMNS: Columns = {"ioas": lambda r: r["ioas"]}
     epilog="""\b
 Examples:
   vfioctl ioas create -c work
-  space=$(vfioctl ioas create -c work -n)""",
+  vfioctl ioas create -c work -n""",
 )
 @required_container
 @output_options(COLUMNS, ("ioas",))

@@ -13,7 +13,7 @@ from vfioctl.cli.session import Session
     epilog="""\b
 Examples:
   vfioctl ioas destroy 5 -c work
-  vfioctl ioas destroy "$space" --container work""",
+  vfioctl ioas destroy 6 --container work""",
 )
 @click.argument("ioas", metavar="IOAS", type=click.IntRange(min=0))
 @required_container
