@@ -10,6 +10,8 @@ from vfioctl.policy.viability import Member, Problem, Viability
 
 if TYPE_CHECKING:
     from vfioctl.host.holders import Holder
+    from vfioctl.ops.irqs import Irq
+    from vfioctl.ops.regions import Region
     from vfioctl.policy.impact import Impact
 
 SCHEMA_VERSION = 1
@@ -138,6 +140,37 @@ def impact(asked: str, value: Impact) -> dict[str, Any]:
             for use in value.uses
         ],
         "siblings": [sibling.address for sibling in value.siblings],
+    }
+
+
+def device_region(value: Region) -> dict[str, Any]:
+    """A region of an open device; sizes in bytes."""
+    from vfioctl.host.vfio_words import REGION_FLAGS, flags
+
+    info = value.info
+    return {
+        "index": value.number,
+        "name": value.name,
+        "size": info.size,
+        "flags": flags(info.flags, REGION_FLAGS),
+        "space": value.space,
+        "areas": info.areas and [{"offset": offset, "size": size} for offset, size in info.areas],
+        "type": info.type and info.type[0],
+        "subtype": info.type and info.type[1],
+        "msix_mappable": info.msix_mappable,
+    }
+
+
+def irq(value: Irq) -> dict[str, Any]:
+    """An interrupt of an open device; ``enabled``: the vectors whose eventfds its container keeps."""
+    from vfioctl.host.vfio_words import IRQ_FLAGS, flags
+
+    return {
+        "index": value.number,
+        "name": value.name,
+        "vectors": value.vectors,
+        "flags": flags(value.flags, IRQ_FLAGS),
+        "enabled": list(value.enabled),
     }
 
 

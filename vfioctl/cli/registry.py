@@ -12,7 +12,7 @@ class Entry(NamedTuple):
     section: str
 
 
-LOOK, ASSIGN, DMA = "Look", "Assign", "DMA"
+LOOK, ASSIGN, DMA, DEVICE = "Look", "Assign", "DMA", "Device"
 
 COMMANDS: dict[str, Entry] = {
     "list-groups": Entry("list_groups", "List IOMMU groups and whether they are viable.", LOOK),
@@ -45,6 +45,18 @@ COMMANDS: dict[str, Entry] = {
     "dirty read": Entry("dirty.read", "Show which pages devices have written.", DMA),
     "dirty stop": Entry("dirty.stop", "End noting them.", DMA),
     "map": Entry("map", "Prove DMA mapping: set up a container, map memory, report, clean up.", DMA),
+    "reset": Entry("reset", "Reset a device, or its slot or bus; show what that would reach.", DEVICE),
+    "region list": Entry("region.list", "List the regions of a device.", DEVICE),
+    "region read": Entry("region.read", "Read a region: registers, configuration space.", DEVICE),
+    "region write": Entry("region.write", "Write to a region.", DEVICE),
+    "region dump": Entry("region.dump", "Show or save all of a region; decode configuration space.", DEVICE),
+    "irq list": Entry("irq.list", "List the interrupts of a device.", DEVICE),
+    "irq enable": Entry("irq.enable", "Let an interrupt signal.", DEVICE),
+    "irq disable": Entry("irq.disable", "Take an interrupt down.", DEVICE),
+    "irq mask": Entry("irq.mask", "Let an interrupt wait.", DEVICE),
+    "irq unmask": Entry("irq.unmask", "Let a masked interrupt signal again.", DEVICE),
+    "irq test": Entry("irq.test", "Prove the way of an interrupt by a loopback.", DEVICE),
+    "irq wait": Entry("irq.wait", "Wait for an interrupt.", DEVICE),
 }
 
 #: What the verbs of a family have in common, in a line.
@@ -52,6 +64,8 @@ FAMILIES: dict[str, str] = {
     "container": "Keep containers open between commands.",
     "ioas": "Several address spaces in one container (iommufd).",
     "dirty": "Which pages devices write.",
+    "irq": "The interrupts of a device: INTx, MSI, MSI-X, errors, the host's request.",
+    "region": "The regions of a device: BARs, ROM, configuration space.",
 }
 
 

@@ -138,6 +138,10 @@ GUARDS: Mapping[str, Guard] = {
         "The record of an earlier change cannot be understood, so nothing can be put back from it. Look at it, put its "
         "devices right by hand, and remove it.",
     ),
+    "reset-scope": Guard(
+        Kind.NEVER,
+        "With reset --hot: the slot or bus has devices that the container does not hold, or that no VFIO driver has.",
+    ),
     "has-data": Guard(
         Kind.WARNING, "A disk of the device has partitions, or something that udev knows; nothing uses it now."
     ),

@@ -17,6 +17,8 @@ _SIZE = re.compile(r"(?P<number>[0-9]{1,40})(?P<unit>[KMGTP]?)(?:(?<=[KMGTP])IB)
 _HEX = re.compile(r"0x[0-9a-f]+", re.ASCII | re.IGNORECASE)
 _IOVA = re.compile(r"(?:0x)?[0-9a-f]+", re.ASCII | re.IGNORECASE)
 
+_NUMBER = re.compile(r"0x[0-9a-f]{1,40}|0|[1-9][0-9]{0,40}", re.ASCII | re.IGNORECASE)
+
 
 def parse_size(text: str) -> int:
     """Bytes of ``4096``, ``0x1000``, ``4K``, ``2M``, ``1GiB``; units are powers of 1024.
@@ -55,6 +57,18 @@ def parse_iova(text: str) -> int:
     if iova >= LIMIT:
         raise UsageError(f"IOVA {text} does not fit into 64 bits", code="iova-invalid")
     return iova
+
+
+def parse_number(text: str, what: str) -> int:
+    """A number of up to 64 bits, decimal or with ``0x`` hexadecimal; ``what`` it is, for the UsageError."""
+    if not _NUMBER.fullmatch(text) or (number := int(text, 0)) >= LIMIT:
+        raise UsageError(
+            f"{what}: {text!r} is no number of 64 bits",
+            code="number",
+            hint="hexadecimal with 0x, or decimal without leading zeros",
+            subject=text,
+        )
+    return number
 
 
 def format_iova(iova: int) -> str:

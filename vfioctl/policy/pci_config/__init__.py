@@ -16,6 +16,7 @@ from vfioctl.policy.pci_config.registers import Register, registers_of
 #: Bytes of a conventional device's space; what lies behind is PCI Express's extended space.
 CONVENTIONAL = 256
 _HEADER = 64
+_COMMAND = 0x04
 _STATUS, _STATUS_CAPABILITIES = 0x06, 0x10
 _HEADER_TYPE, _CAPABILITY_LIST, _CARDBUS_CAPABILITY_LIST = 0x0E, 0x34, 0x14
 
@@ -58,6 +59,19 @@ def decode(data: bytes) -> Config:
 def is_gone(data: bytes) -> bool:
     """Whether a space reads as what a bus answers for a device that is not there."""
     return data[:4] == b"\xff" * 4
+
+
+class Decoding(NamedTuple):
+    """Which accesses the device answers, by the COMMAND of its space; ``gone``: it does not answer at all."""
+
+    io: bool
+    memory: bool
+    gone: bool
+
+
+def decoding(data: bytes) -> Decoding:
+    """What the first bytes of a space say of accesses to the device's other regions."""
+    return Decoding(bool(data[_COMMAND] & 1), bool(data[_COMMAND] & 2), is_gone(data))
 
 
 def number(data: bytes, register: Register) -> int:

@@ -62,8 +62,9 @@ def _node(path: str) -> str:
 def _unknown(refusal: Refusal) -> VfioctlError:
     call = "open" if refusal.call.startswith("open ") else refusal.call
     what = f"{call} {refusal.path}" if refusal.path is not None else call
+    whom = refusal.state.device if refusal.state.device and refusal.state.group is None else refusal.group
     return KernelRefusal(
-        f"{what} failed for {refusal.group}: {errno_name(refusal.number)} ({os.strerror(refusal.number)})",
+        f"{what} failed for {whom}: {errno_name(refusal.number)} ({os.strerror(refusal.number)})",
         code="kernel",
         hint="the kernel log (dmesg) may say why",
     )
