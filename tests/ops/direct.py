@@ -13,7 +13,8 @@ from vfioctl.ops.backends import Member
 from vfioctl.ops.backends.type1 import EXTENSIONS, PROTECTIONS, Type1
 from vfioctl.ops.container import Container
 from vfioctl.ops.status import group_status, probe_container
-from vfioctl.policy.iova import page_sizes
+from vfioctl.policy.iova import page_sizes, split
+from vfioctl.policy.mapping import Want
 from vfioctl.policy.refusals import State
 
 __all__ = [
@@ -111,11 +112,11 @@ def map_dma(
 ) -> Report:
     """Maps anonymous memory, and lets go of everything."""
     with _container(groups, backend, states, dev, reserved) as (container, space):
-        for step in container.map(size, iova, chunk, prot):
+        for step in container.mappings.map([Want(size, iova, prot, chunk=chunk)]):
             progress(*step)
         report = _report(container, space, groups)
         while_mapped(report)
-        for _ in container.unmap_all():
+        for _ in container.mappings.unmap_all():
             pass
     return report
 
@@ -138,7 +139,11 @@ def _report(container: Container, space: Type1, groups: Sequence[int]) -> Report
     return Report(
         space.name,
         tuple(groups),
-        tuple(MappingRecord(m.iova, m.size, m.prot, m.source) for m in container.mappings.values()),
+        tuple(
+            MappingRecord(*piece, run.prot, run.source)
+            for run in container.mappings.runs
+            for piece in split(run.iova, run.size, run.chunk)
+        ),
         offer.ranges,
         page_sizes(offer.page_sizes),
         offer.entries,

@@ -42,7 +42,7 @@ def places(plan: Plan) -> list[int]:
 def test_one() -> None:
     want = Want(MIB)
     plan = plan_all(VTD, [want], Facts())
-    assert plan == ((Placed(want, 0),), (), (), 1, MIB, 0)
+    assert plan == ((Placed(want, 0),), (), (), 1, MIB, 0, 0)
 
 
 def test_those_without_a_place_make_room_for_those_with_one() -> None:
@@ -87,13 +87,19 @@ def test_windows_with_pages_of_their_own() -> None:
         pages=(0x10000, 16 * MIB),
         page_sizes=0x1010000,
     )
-    assert places(plan_all(windows, [Want(0x10000), Want(16 * MIB)], Facts())) == [0, 16 * MIB]
-    plan = plan_all(windows, [Want(0x10000, 1 << 59)], Facts())
+    facts = Facts(page_size=0x10000, pools={16 * MIB: (200, 200, 0)})
+    huge = Want(16 * MIB, source="hugepages-16M")
+    assert places(plan_all(windows, [Want(0x10000), huge], facts)) == [0, 16 * MIB]
+    plan = plan_all(windows, [Want(0x10000, 1 << 59)], facts)
     assert codes(plan) == ["size-misaligned"]
     assert "16M" in plan.problems[0].message
-    assert places(plan_all(windows, [Want(1 << 31)], Facts())) == [1 << 59]
+    assert places(plan_all(windows, [huge._replace(size=1 << 31)], facts)) == [1 << 59]
+    plan = plan_all(windows, [Want(16 * MIB, 1 << 59)], facts)
+    assert codes(plan) == ["page-too-small"]
+    assert plan.problems[0].hint == "map huge pages: --source hugepages-16M"
+    assert codes(plan_all(windows, [Want(1 << 31)], facts)) == ["iova-out-of-range"]
     taken = windows._replace(mappings=((0, 0x10000),))
-    assert codes(plan_all(taken, [Want(0x10000, 0)], Facts())) == ["mapping-overlap"]
+    assert codes(plan_all(taken, [Want(0x10000, 0)], facts)) == ["mapping-overlap"]
 
 
 def test_iommufd_has_an_alignment_and_no_limit_of_entries() -> None:
@@ -149,7 +155,7 @@ def test_huge_pages() -> None:
     assert codes(plan_all(VTD, wants, pools(total=3, left=1, more=2))) == []
     (problem,) = plan_all(VTD, wants, pools(total=4, left=1)).problems
     assert (problem.code, problem.errno) == ("no-huge-pages", errno.ENOMEM)
-    assert problem.message == "3 huge pages of 2M are wanted, and of 4 there are 1 free"
+    assert problem.message == "3 huge pages of 2M are wanted, and 1 of 4 are free"
     assert problem.hint == "echo 6 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
 
 

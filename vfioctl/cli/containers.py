@@ -54,12 +54,13 @@ def required_container(function: F) -> Any:
     )(function)
 
 
-#: A mapping as a row.
+#: What was mapped together, as a row.
 MAPPING_COLUMNS: Columns = {
     "iova": lambda r: format_iova(r["iova"]),
     "size": lambda r: r["size"],
     "prot": lambda r: r["prot"],
     "source": lambda r: r["source"],
+    "chunk": lambda r: r.get("chunk"),
 }
 
 

@@ -44,7 +44,11 @@ COMMANDS: dict[str, Entry] = {
     "dirty start": Entry("dirty.start", "Begin to note which pages devices write.", DMA),
     "dirty read": Entry("dirty.read", "Show which pages devices have written.", DMA),
     "dirty stop": Entry("dirty.stop", "End noting them.", DMA),
-    "map": Entry("map", "Prove DMA mapping: set up a container, map memory, report, clean up.", DMA),
+    "map": Entry("map", "Map memory for devices, or prove that groups can.", DMA),
+    "unmap": Entry("unmap", "Unmap memory of an open container.", DMA),
+    "memory read": Entry("memory.read", "Read the bytes of mapped memory.", DMA),
+    "memory write": Entry("memory.write", "Write bytes into mapped memory.", DMA),
+    "memory list": Entry("memory.list", "List what is mapped, and what is charged for it.", DMA),
     "reset": Entry("reset", "Reset a device, or its slot or bus; show what that would reach.", DEVICE),
     "region list": Entry("region.list", "List the regions of a device.", DEVICE),
     "region read": Entry("region.read", "Read a region: registers, configuration space.", DEVICE),
@@ -62,6 +66,7 @@ COMMANDS: dict[str, Entry] = {
 #: What the verbs of a family have in common, in a line.
 FAMILIES: dict[str, str] = {
     "container": "Keep containers open between commands.",
+    "memory": "Look at and change the memory that is mapped in an open container.",
     "ioas": "Several address spaces in one container (iommufd).",
     "dirty": "Which pages devices write.",
     "irq": "The interrupts of a device: INTx, MSI, MSI-X, errors, the host's request.",

@@ -6,42 +6,17 @@ It belongs to the process that made it: memory is pinned for that process, and a
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from itertools import islice
-from typing import NamedTuple, Self
+from collections.abc import Sequence
+from typing import Self
 
-from vfioctl.errors import Busy, KernelRefusal, NotFound, UsageError
-from vfioctl.host import memory
-from vfioctl.host.ioctl import CallError
-from vfioctl.host.memory import ANONYMOUS, Memory, Source
+from vfioctl.errors import Busy, NotFound, UsageError
 from vfioctl.model import Device
 from vfioctl.ops.backends import Backend, Member
 from vfioctl.ops.backends.choice import choose
-from vfioctl.ops.explained import common, explained
+from vfioctl.ops.explained import common
+from vfioctl.ops.mappings import Mappings
 from vfioctl.policy import iova as planning
-from vfioctl.policy.refusals import State, no_memory
-from vfioctl.policy.sizes import format_iova
-
-#: Transparent huge pages are of this size with 4K pages; a buffer that starts on one is pinned faster.
-HUGE_PAGE = 2 << 20
-
-#: Mappings that are made between two steps of a long request.
-BATCH = 512
-
-#: What a long request yields: the stage ("populate", "map", "unmap"), what is done of it, and how much it is in all.
-Progress = tuple[str, int, int]
-
-
-class Mapped(NamedTuple):
-    """What devices reach at ``iova``: ``size`` bytes of ``memory`` from ``offset`` on."""
-
-    iova: int
-    size: int
-    prot: str
-    source: str
-    memory: Memory
-    offset: int
+from vfioctl.policy.refusals import State
 
 
 class Container:
@@ -52,8 +27,7 @@ class Container:
         self.wanted = wanted
         self.backend: Backend | None = None
         self.members: dict[int, Member] = {}
-        #: By IOVA.
-        self.mappings: dict[int, Mapped] = {}
+        self.mappings = Mappings(self)
         #: Descriptors of open devices, by name.
         self.devices: dict[str, int] = {}
         #: The page size while dirty pages are tracked.
@@ -113,7 +87,7 @@ class Container:
         if not self.members and self.backend is not None:
             self.backend.close()  # the kernel has forgotten its IOMMU, too
             self.backend = self.dirty_page = None
-            self._forget()
+            self.mappings.forget()
 
     def member(self, number: int) -> Member:
         """Raises NotFound."""
@@ -144,7 +118,7 @@ class Container:
         """Closes what ``open_device`` gave."""
         self.space.close_device(name, self.devices.pop(name))
 
-    # --- mappings --------------------------------------------------------------------------------
+    # --- the address space --------------------------------------------------------------------------------
 
     def plan_space(self) -> planning.Space:
         """The address space as it is now."""
@@ -154,157 +128,9 @@ class Container:
             page_sizes=offer.page_sizes or mmap.PAGESIZE,
             ranges=offer.ranges,
             reserved=[(region.start, region.end, region.type) for region in regions],
-            mappings=tuple((each.iova, each.size) for each in self.mappings.values()),
+            mappings=[(run.iova, run.size) for run in self.mappings.runs],
             entries=offer.entries,
         )
-
-    def map(
-        self,
-        size: int,
-        iova: int | None = None,
-        chunk: int | None = None,
-        prot: str = "rw",
-        source: Source = ANONYMOUS,
-    ) -> Iterator[Progress]:
-        """Maps ``size`` bytes of ``source``, in pieces of ``chunk`` bytes, at ``iova`` or where they fit. All of it, or
-        nothing. The new mappings are the last of ``mappings``."""
-        space = self.plan_space()
-        pieces = planning.plan(space, size, iova, chunk)
-        state = self.state._replace(size=size, page_size=space.granule)
-        alignment = max(space.granule, HUGE_PAGE if size >= HUGE_PAGE else mmap.PAGESIZE)
-        with explained(state):
-            buffer = memory.make(source, size, alignment)
-        done: list[planning.Piece] = []
-        try:
-            with explained(state):
-                yield from _populate(buffer, state)
-            yield from self._map(buffer, pieces, prot, state, done)
-        except BaseException:
-            # The error that is on its way matters more.
-            for piece in reversed(done):
-                with suppress(CallError):
-                    self.space.unmap(piece.iova, piece.size)
-            buffer.close()
-            raise
-        for piece in pieces:
-            offset = piece.iova - pieces[0].iova
-            self.mappings[piece.iova] = Mapped(piece.iova, piece.size, prot, source.kind, buffer, offset)
-
-    def _map(
-        self,
-        buffer: Memory,
-        pieces: Sequence[planning.Piece],
-        prot: str,
-        state: State,
-        done: list[planning.Piece],
-    ) -> Iterator[Progress]:
-        first, total = pieces[0].iova, sum(piece.size for piece in pieces)
-        mapped = self.space.map(((buffer.address + p.iova - first, p.iova, p.size) for p in pieces), prot)
-        covered = 0
-        while len(done) < len(pieces):
-            try:
-                for _, iova, size in islice(mapped, BATCH):
-                    done.append(planning.Piece(iova, size))
-                    covered += size
-            except CallError as error:
-                failed = pieces[len(done)]
-                with explained(state._replace(iova=failed.iova, size=failed.size, wanted=total - covered)):
-                    raise error
-            yield "map", covered, total
-
-    def unmap(self, iova: int, size: int | None = None) -> Iterator[Progress]:
-        """Unmaps whole mappings in a range; without ``size``, the one that begins at ``iova``. Raises NotFound when
-        nothing is mapped there, UsageError when the range would cut a mapping."""
-        end = iova + (size if size is not None else 1)
-        found = [m for m in self.mappings.values() if m.iova < end and iova < m.iova + m.size]
-        if not found:
-            raise NotFound(
-                f"nothing is mapped at IOVA {format_iova(iova)}",
-                hint="vfioctl container show NAME lists the mappings",
-                subject=format_iova(iova),
-                code="not-mapped",
-            )
-        cut = [m for m in found if m.iova < iova or (size is not None and m.iova + m.size > end)]
-        if cut:
-            raise UsageError(
-                f"the range cuts the mapping at IOVA {format_iova(cut[0].iova)}, of {cut[0].size} bytes",
-                hint="an IOMMU takes mappings back as they were made: give its IOVA alone",
-                subject=format_iova(iova),
-                code="mapping-cut",
-            )
-        yield from self._unmap(found)
-
-    def unmap_all(self) -> Iterator[Progress]:
-        """Unmaps everything: in one call where the kernel has one."""
-        everything = list(self.mappings.values())
-        total = sum(each.size for each in everything)
-        if everything:
-            with explained(self.state):
-                unmapped = self.space.unmap_all()
-            if unmapped is not None:
-                if unmapped < total:  # it is more when others have mapped too
-                    raise _short(unmapped, total, "in all")
-                self._forget()
-                return
-        yield from self._unmap(everything)
-
-    def _unmap(self, mappings: Iterable[Mapped]) -> Iterator[Progress]:
-        mappings = list(mappings)
-        total = sum(each.size for each in mappings)
-        covered = 0
-        for number, each in enumerate(reversed(mappings), 1):
-            with explained(self.state._replace(iova=each.iova, size=each.size)):
-                unmapped = self.space.unmap(each.iova, each.size)
-            if unmapped != each.size:
-                raise _short(unmapped, each.size, f"at IOVA {format_iova(each.iova)}")
-            del self.mappings[each.iova]
-            covered += each.size
-            if number % BATCH == 0:
-                yield "unmap", covered, total
-        self._close_unused(mappings)
-
-    def _close_unused(self, gone: Iterable[Mapped]) -> None:
-        used = {id(each.memory) for each in self.mappings.values()}
-        for buffer in {id(each.memory): each.memory for each in gone if id(each.memory) not in used}.values():
-            buffer.close()
-
-    def _forget(self) -> None:
-        """The kernel has dropped all mappings."""
-        gone = list(self.mappings.values())
-        self.mappings.clear()
-        self._close_unused(gone)
-
-    # --- memory ----------------------------------------------------------------------------------
-
-    def read(self, iova: int, size: int) -> bytes:
-        """Bytes of mapped memory. Raises NotFound for what is not mapped."""
-        return b"".join(each.memory.read(offset, count) for each, offset, count in self._parts(iova, size))
-
-    def write(self, iova: int, data: bytes) -> None:
-        """Stores bytes in mapped memory. Raises NotFound for what is not mapped."""
-        done = 0
-        for each, offset, count in self._parts(iova, len(data)):
-            each.memory.write(offset, data[done : done + count])
-            done += count
-
-    def _parts(self, iova: int, size: int) -> list[tuple[Mapped, int, int]]:
-        found = []
-        while size > 0:
-            each = self.mappings.get(iova) or next(
-                (m for m in self.mappings.values() if m.iova <= iova < m.iova + m.size), None
-            )
-            if each is None:
-                raise NotFound(
-                    f"nothing is mapped at IOVA {format_iova(iova)}",
-                    hint="vfioctl container show NAME lists the mappings",
-                    subject=format_iova(iova),
-                    code="not-mapped",
-                )
-            inside = iova - each.iova
-            count = min(size, each.size - inside)
-            found.append((each, each.offset + inside, count))
-            iova, size = iova + count, size - count
-        return found
 
     # --- dirty pages -----------------------------------------------------------------------------
 
@@ -321,7 +147,7 @@ class Container:
         been started."""
         page = self._dirty_page()
         found: list[tuple[int, int]] = []
-        for each in sorted(self.mappings.values(), key=lambda mapped: mapped.iova):
+        for each in self.mappings.runs:
             bitmap = int.from_bytes(self.space.dirty_read(each.iova, each.size, page), "little")
             found += [
                 (each.iova + first * page, min(count * page, each.size - first * page))
@@ -352,24 +178,4 @@ class Container:
             self.backend.close()
             self.backend = None
         self.members.clear()
-        self._forget()
-
-
-def _short(unmapped: int, wanted: int, where: str) -> KernelRefusal:
-    return KernelRefusal(
-        f"the kernel unmapped {unmapped} of {wanted} bytes {where}",
-        code="unmap-short",
-        hint="closing the container drops the rest; please report this",
-    )
-
-
-def _populate(buffer: Memory, state: State) -> Iterator[Progress]:
-    """Gives all pages memory, unless pinning them will be refused anyway. Raises KernelRefusal."""
-    available = memory.available()
-    if not memory.memlock().allows(buffer.size):
-        # Mapping will refuse after pinning up to the limit; populating everything first would be in vain.
-        return
-    if available is not None and buffer.size > available:
-        raise no_memory(state)
-    for done in buffer.prefault():
-        yield "populate", done, buffer.size
+        self.mappings.forget()

@@ -98,12 +98,20 @@ class Layout:
         _, end, page = self.gaps[at]
         return iova + size - 1 <= end and not (iova | size) & (page - 1)
 
-    def find(self, size: int) -> int | None:
-        """The IOVA that :func:`place` chooses for ``size`` bytes, or None."""
+    def page_at(self, iova: int) -> int:
+        """The smallest page size where ``iova`` is."""
+        windows = (page for start, end, page in self.space.windows if start <= iova <= end)
+        return next(windows, self.space.granule)
+
+    def find(self, size: int, backing: int = LIMIT) -> int | None:
+        """The IOVA that :func:`place` chooses for ``size`` bytes of memory with pages of ``backing`` bytes, or None.
+        Where ranges have pages of their own, those of the memory must not be smaller (sPAPR answers EPERM)."""
         space = self.space
         alignments = [each for each in page_sizes(space.page_sizes) if each <= min(size, LARGEST_ALIGNMENT)]
         for alignment in sorted({space.granule, *alignments}, reverse=True):
             for start, end, page in self.gaps:
+                if space.pages is not None and page > backing:
+                    continue
                 step = max(alignment, page)
                 iova = -(-start // step) * step
                 if iova + size - 1 <= end and not size & (page - 1):
@@ -126,7 +134,7 @@ class Layout:
         space = self.space
         last = iova + size - 1
         windows = space.windows
-        page = next((each[2] for each in windows if each[0] <= iova <= each[1]), space.granule)
+        page = self.page_at(iova)
         if (wrong := wrong_size(page, size, "size")) is not None:
             yield wrong
             if wrong.code == "size-invalid":

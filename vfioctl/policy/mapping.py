@@ -9,7 +9,7 @@ from typing import NamedTuple
 from vfioctl.errors import KernelRefusal, UsageError, VfioctlError
 from vfioctl.policy.iova import Layout, Space, no_entries, no_place, pieces, wrong_size
 from vfioctl.policy.refusals import State, memlock_refusal, no_memory
-from vfioctl.policy.sizes import format_size
+from vfioctl.policy.sizes import format_iova, format_size
 
 #: File systems whose pages the kernel pins for writing; of all others, from 6.5 on, it does not (mm/gup.c,
 #: writable_file_mapping_allowed, commit 8ac268436e6d), for it would not notice what a device writes into them.
@@ -55,7 +55,8 @@ class Facts(NamedTuple):
 
     ``memlock_limit`` None is unlimited or, with ``cap_ipc_lock``, without meaning. ``locked`` is what counts against it
     by now: VmLck of the process that maps or, where ``per_user``, what all processes of its user have pinned by
-    iommufd. ``pools`` are the huge pages by size: (there are, free, more on demand). ``process`` is who maps.
+    iommufd. ``pools`` are the huge pages by size: (there are, free, more on demand). ``process`` is who maps;
+    ``page_size`` is that of the processor.
     """
 
     available: int | None = None
@@ -67,13 +68,14 @@ class Facts(NamedTuple):
     file: File | None = None
     process: int | None = None
     user: str | None = None
+    page_size: int = 4096
 
 
 class Plan(NamedTuple):
     """What would be done and what stands in its way; ``problems`` beyond TOLD are counted in ``untold`` only.
 
     ``cautions`` are what some kernels refuse and others do not. ``entries`` mappings are made in all, and ``pinned``
-    bytes are charged.
+    bytes are charged to who has ``locked`` so many by now.
     """
 
     placed: tuple[Placed, ...]
@@ -82,13 +84,21 @@ class Plan(NamedTuple):
     entries: int
     pinned: int
     untold: int = 0
+    locked: int = 0
+
+    @property
+    def may_pin(self) -> bool:
+        """Whether the limit of locked memory seems to allow it."""
+        return all(problem.code != "memlock" for problem in self.problems)
 
     def enforce(self) -> tuple[Placed, ...]:
-        """What to map; raises the first problem, saying how many there are."""
-        if not self.problems:
+        """What to map; raises the first problem, saying how many there are. The limit of locked memory is left to the
+        kernel, which has the last word."""
+        problems = [problem for problem in self.problems if problem.code != "memlock"]
+        if not problems:
             return self.placed
-        first = self.problems[0]
-        more = len(self.problems) + self.untold - 1
+        first = problems[0]
+        more = len(problems) + self.untold - 1
         if more:
             words = f"{first.message}; {more} more problem{'s' if more > 1 else ''} (--plan shows them)"
             raise _reworded(first, words) from first
@@ -108,9 +118,12 @@ def plan_all(space: Space, wants: Sequence[Want], facts: Facts) -> Plan:
         want = wants[at]
         iova = want.iova
         found = _of_sizes(space, want)
-        if not found and iova is None and (iova := layout.find(want.size)) is None:
+        if not found and iova is None and (iova := layout.find(want.size, _backing(want, facts))) is None:
             found = [no_place(layout, want.size)]
         fits = not found and iova is not None and layout.fits(iova, want.size)
+        if fits and iova is not None:
+            found = _of_window(layout, iova, want, facts)
+            fits = not found
         if not fits or iova is None:
             if not found and iova is not None and count < TOLD:
                 found = list(layout.reasons(iova, want.size))
@@ -134,6 +147,7 @@ def plan_all(space: Space, wants: Sequence[Want], facts: Facts) -> Plan:
         entries=entries,
         pinned=pinned,
         untold=max(0, count - len(problems)),
+        locked=facts.locked,
     )
 
 
@@ -174,6 +188,26 @@ def _of_sizes(space: Space, want: Want) -> list[VfioctlError]:
     return [error for error in wrong if error is not None]
 
 
+def _of_window(layout: Layout, iova: int, want: Want, facts: Facts) -> list[VfioctlError]:
+    page, window = _backing(want, facts), layout.page_at(iova)
+    if layout.space.pages is None or page >= window:
+        return []
+    return [
+        UsageError(
+            f"the window at IOVA {format_iova(iova)} has pages of {format_size(window)}, and {want.source} memory has"
+            f" pages of {format_size(page)}",
+            code="page-too-small",
+            hint=f"map huge pages: --source hugepages-{format_size(window)}",
+        )
+    ]
+
+
+def _backing(want: Want, facts: Facts) -> int:
+    """The size of the pages that the memory consists of."""
+    in_file = facts.file.page_size if want.source == "file" and facts.file is not None else 0
+    return max(facts.page_size, page_size_of(want.source) or in_file)
+
+
 def _of_files(wants: Sequence[Want], facts: Facts) -> Iterator[VfioctlError]:
     """The extent of the file that is wanted at most, so that a chunked list is not told of its every line."""
     parts = [want for want in wants if want.source == "file"]
@@ -197,7 +231,7 @@ def _of_files(wants: Sequence[Want], facts: Facts) -> Iterator[VfioctlError]:
             )
             break
     longest = max(parts, key=lambda want: want.offset + want.size)
-    if longest.offset + longest.size > file.size:
+    if longest.offset + longest.size > -(-file.size // file.page_size) * file.page_size:
         yield _at_line(
             UsageError(
                 f"the file has {file.size} bytes; {format_size(longest.size)} at offset {longest.offset} are wanted",
@@ -249,8 +283,7 @@ def _too_few_pages(page: int, count: int, total: int, left: int) -> VfioctlError
             f" hugepagesz={format_size(page)} hugepages={enough}"
         )
     return KernelRefusal(
-        f"{count} huge page{'s' if count > 1 else ''} of {format_size(page)} are wanted, and of {total} there are"
-        f" {left} free",
+        f"{count} huge pages of {format_size(page)} are wanted, and {left} of {total} are free",
         code="no-huge-pages",
         errno=errno.ENOMEM,
         hint=hint,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vfioctl.host.memory.limits import HugePages, Memlock, available, hugepages, memlock
+from vfioctl.host.memory.limits import HugePages, Memlock, available, charged, hugepages, memlock, pinned_by
 from vfioctl.host.memory.source import ANONYMOUS, FileFacts, Memory, Source, file_facts, make
 
 __all__ = [
@@ -13,8 +13,10 @@ __all__ = [
     "Memory",
     "Source",
     "available",
+    "charged",
     "file_facts",
     "hugepages",
     "make",
     "memlock",
+    "pinned_by",
 ]

@@ -39,14 +39,51 @@ class HugePages(NamedTuple):
 def memlock(proc: str = "/proc/self") -> Memlock:
     """This process's limit of locked memory and what is charged to it (VmLck and CapEff of its status)."""
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    with open(f"{proc}/status", encoding="ascii", errors="replace") as file:
-        fields = dict(line.split(":", 1) for line in file if ":" in line)
+    fields = _status(proc)
     capable = bool(int(fields.get("CapEff", "0"), 16) >> CAP_IPC_LOCK & 1)
     return Memlock(
         limit=None if soft == resource.RLIM_INFINITY else soft,
-        locked=int(fields.get("VmLck", "0 kB").split()[0]) * 1024,
+        locked=_bytes(fields.get("VmLck")),
         cap_ipc_lock=capable and _in_initial_user_namespace(proc),
     )
+
+
+class Charged(NamedTuple):
+    """The bytes that are charged to a process of user ``uid`` as locked (VmLck: what mlock and VFIO's containers lock)
+    and as pinned (VmPin: what iommufd pins for its user)."""
+
+    uid: int
+    locked: int
+    pinned: int
+
+
+def charged(pid: int, proc: str = "/proc") -> Charged:
+    """What is charged to a process. Raises ProcessLookupError when it is gone."""
+    fields = _status(f"{proc}/{pid}")
+    return Charged(int(fields["Uid"].split()[0]), _bytes(fields.get("VmLck")), _bytes(fields.get("VmPin")))
+
+
+def pinned_by(uid: int, proc: str = "/proc") -> int:
+    """The bytes that all processes of a user have pinned (VmPin), as far as they can be seen. iommufd counts them
+    against the limit of whoever pins more (drivers/iommu/iommufd/pages.c, update_mm_locked_vm and
+    incr_user_locked_vm); what others pin, io_uring for one, counts there too."""
+    total = 0
+    for name in filter(str.isdecimal, names(proc)):
+        with suppress(OSError):
+            found = charged(int(name), proc)
+            total += found.pinned if found.uid == uid else 0
+    return total
+
+
+def _status(process: str) -> dict[str, str]:
+    text = read(f"{process}/status")
+    if text is None:
+        raise ProcessLookupError(process)
+    return dict(line.split(":", 1) for line in text.split("\n") if ":" in line)
+
+
+def _bytes(field: str | None) -> int:
+    return int((field or "0 kB").split()[0]) * 1024
 
 
 def _in_initial_user_namespace(proc: str) -> bool:

@@ -12,7 +12,7 @@ from vfioctl.errors import DeadlinePassed, VfioctlError
 from vfioctl.host.bounded import place_of
 from vfioctl.host.channel import Channel, Malformed, Message
 from vfioctl.ops.keeper.kept import from_record
-from vfioctl.ops.keeper.requests import MOST_BYTES
+from vfioctl.ops.keeper.operation import MOST_BYTES
 from vfioctl.ops.keeper.server import error_of
 
 #: Called with the stage ("populate", "map", "unmap"), what is done of it and how much it is in all.

@@ -14,6 +14,7 @@ from vfioctl.model import Snapshot
 from vfioctl.ops.backends import Member
 from vfioctl.ops.container import Container
 from vfioctl.ops.keeper.requested import Requested
+from vfioctl.ops.mappings import Run
 from vfioctl.policy.refusals.facts import state_of
 from vfioctl.policy.subjects import find_group
 from vfioctl.policy.viability import is_vfio_bound, judge
@@ -124,7 +125,7 @@ class Kept:
                 for device in member.group.devices
                 if is_vfio_bound(device)
             ],
-            "mappings": [[m.iova, m.size, m.prot, m.source] for m in container.mappings.values()],
+            "mappings": [run_record(run) for run in container.mappings.runs],
             "page_sizes": offer.page_sizes if offer else None,
             "iova_ranges": offer.ranges if offer else None,
             "dma_avail": offer.entries if offer else None,
@@ -161,7 +162,16 @@ def _member(snapshot: Snapshot, number: int) -> Member:
     return Member(group, state_of(verdict, snapshot.kernel, str(os.geteuid())))
 
 
+def run_record(run: Run) -> list[Any]:
+    """Mappings that follow one another, as they are told: ``chunk`` is None for a single one."""
+    return [run.iova, run.size, run.prot, run.source, run.chunk if run.pieces > 1 else None]
+
+
+def mapping_of(record: Sequence[Any]) -> dict[str, Any]:
+    """What ``run_record`` told, by names."""
+    return dict(zip(("iova", "size", "prot", "source", "chunk"), record, strict=True))
+
+
 def from_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record as other processes have it, with mappings as objects."""
-    keys = ("iova", "size", "prot", "source")
-    return {**record, "mappings": [dict(zip(keys, each, strict=True)) for each in record["mappings"]]}
+    return {**record, "mappings": [mapping_of(each) for each in record["mappings"]]}

@@ -7,8 +7,11 @@ from typing import Any, NamedTuple
 
 from vfioctl.errors import UsageError
 from vfioctl.host.channel import Message
-from vfioctl.ops.container import Progress
 from vfioctl.ops.keeper.kept import Kept
+from vfioctl.ops.mappings import Progress
+
+#: Bytes of memory that one message brings.
+MOST_BYTES = 1 << 20
 
 Answer = Generator[Progress, None, Message]
 
@@ -34,18 +37,19 @@ class Field(NamedTuple):
 
 class Operation(NamedTuple):
     """``work`` yields the progress of what takes long, and returns the answer. ``changes``: it waits for others that
-    change the container. ``fds``: how many descriptors it brings."""
+    change the container. ``fds``: how many descriptors it may bring."""
 
     work: Callable[[Kept, Message], Answer]
     fields: Mapping[str, Field]
     changes: bool = False
-    fds: int = 0
+    fds: tuple[int, ...] = (0,)
 
 
 NAME = Field(str)
 SIZE = Field(int, least=1)
 IOVA = Field(int)
 MAYBE = Field(int, optional=True)
+MAYBE_SIZE = Field(int, optional=True, least=1)
 
 
 def malformed(what: str) -> UsageError:

@@ -9,12 +9,9 @@ import os
 
 from vfioctl.host import channel
 from vfioctl.host.channel import Message
-from vfioctl.ops.keeper import more_requests
+from vfioctl.ops.keeper import memory_requests, more_requests
 from vfioctl.ops.keeper.kept import Kept
-from vfioctl.ops.keeper.operation import IOVA, MAYBE, NAME, SIZE, Answer, Field, Operation, malformed
-
-#: Bytes of memory that one message brings.
-MOST_BYTES = 1 << 20
+from vfioctl.ops.keeper.operation import IOVA, MOST_BYTES, NAME, Answer, Field, Operation, malformed
 
 
 def check(message: Message) -> Operation:
@@ -29,8 +26,8 @@ def check(message: Message) -> Operation:
     for name, field in operation.fields.items():
         if not field.accepts(given.get(name)):
             raise malformed(f"the field {name!r} is missing or not what it should be")
-    if len(message.fds) != operation.fds:
-        raise malformed(f"{operation.fds} descriptors are wanted")
+    if len(message.fds) not in operation.fds:
+        raise malformed(f"{operation.fds[-1]} descriptors are wanted")
     if len(message.data) > MOST_BYTES:
         raise malformed("too many bytes")
     return operation
@@ -53,40 +50,6 @@ def _add(kept: Kept, message: Message) -> Answer:
 def _remove(kept: Kept, message: Message) -> Answer:
     kept.remove(message.fields["group"])
     return Message({"groups": sorted(kept.container.members)})
-    yield
-
-
-def _map(kept: Kept, message: Message) -> Answer:
-    fields = message.fields
-    before = len(kept.container.mappings)
-    yield from kept.container.map(
-        fields["size"], fields.get("iova"), fields.get("chunk"), fields.get("prot") or "rw"
-    )
-    made = list(kept.container.mappings.values())[before:]
-    return Message({"mappings": [[m.iova, m.size, m.prot, m.source] for m in made]})
-
-
-def _unmap(kept: Kept, message: Message) -> Answer:
-    before = sum(each.size for each in kept.container.mappings.values())
-    if message.fields.get("all"):
-        yield from kept.container.unmap_all()
-    elif message.fields.get("iova") is None:
-        raise malformed("an iova, or all")
-    else:
-        yield from kept.container.unmap(message.fields["iova"], message.fields.get("size"))
-    return Message({"unmapped": before - sum(each.size for each in kept.container.mappings.values())})
-
-
-def _read(kept: Kept, message: Message) -> Answer:
-    if message.fields["size"] > MOST_BYTES:
-        raise malformed("too many bytes")
-    return Message({}, kept.container.read(message.fields["iova"], message.fields["size"]))
-    yield
-
-
-def _write(kept: Kept, message: Message) -> Answer:
-    kept.container.write(message.fields["iova"], message.data)
-    return Message({})
     yield
 
 
@@ -142,30 +105,14 @@ OPERATIONS: dict[str, Operation] = {
     "show": Operation(_show, {}),
     "add": Operation(_add, {"groups": Field(list)}, changes=True),
     "remove": Operation(_remove, {"group": IOVA}, changes=True),
-    "map": Operation(
-        _map,
-        {
-            "size": SIZE,
-            "iova": MAYBE,
-            "chunk": Field(int, optional=True, least=1),
-            "prot": Field(str, optional=True, choice=("r", "w", "rw")),
-        },
-        changes=True,
-    ),
-    "unmap": Operation(
-        _unmap,
-        {"iova": MAYBE, "size": Field(int, optional=True, least=1), "all": Field(bool, optional=True)},
-        changes=True,
-    ),
-    "read": Operation(_read, {"iova": IOVA, "size": SIZE}),
-    "write": Operation(_write, {"iova": IOVA}),
     "open-device": Operation(_open, {"device": NAME}, changes=True),
     "close-device": Operation(_close_device, {"device": NAME}, changes=True),
-    "keep": Operation(_keep, {"name": NAME}, fds=1),
+    "keep": Operation(_keep, {"name": NAME}, fds=(1,)),
     "kept": Operation(_kept, {"prefix": NAME}),
     "drop": Operation(_drop, {"prefix": NAME}),
     "descriptors": Operation(_descriptors, {}),
     "publish": Operation(_publish, {"path": NAME, "name": NAME}, changes=True),
     "close": Operation(_close, {}, changes=True),
+    **memory_requests.OPERATIONS,
     **more_requests.OPERATIONS,
 }

@@ -8,13 +8,14 @@ from vfioctl.cli.containers import container_record, warn_wanted
 from vfioctl.cli.output import Columns, Output, emit, output_options
 from vfioctl.cli.records import document
 from vfioctl.cli.session import Session
+from vfioctl.policy.iova import pieces
 
 COLUMNS: Columns = {
     "name": lambda r: r["name"],
     "backend": lambda r: r["backend"],
     "groups": lambda r: r["groups"],
     "devices": lambda r: [device["address"] for device in r["devices"] if device["open"]],
-    "mappings": lambda r: len(r["mappings"]),
+    "mappings": lambda r: sum(pieces(mapping["size"], mapping["chunk"]) for mapping in r["mappings"]),
     "mapped": lambda r: sum(mapping["size"] for mapping in r["mappings"]),
     "locked": lambda r: r["locked"],
     "pid": lambda r: r["pid"],

@@ -48,6 +48,7 @@ def _lines(record: dict[str, Any]) -> list[str]:
         lines.append(f"device={device['address']} group={device['group']} {' '.join(words)}".rstrip())
     lines += [
         f"mapping={format_iova(m['iova'])} size={m['size']} prot={m['prot']} source={m['source']}"
+        + (f" chunk={m['chunk']}" if m["chunk"] else "")
         for m in record["mappings"]
     ]
     return [*lines, *_details("", record["details"])]
