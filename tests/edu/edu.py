@@ -60,9 +60,11 @@ class Edu:
         self._bar = vfio_device.device_get_region_info(device, uapi.VFIO_PCI_BAR0_REGION_INDEX).offset
         self._config = vfio_device.device_get_region_info(device, uapi.VFIO_PCI_CONFIG_REGION_INDEX).offset
         self._enable()
-        found = self.read32(IDENTIFICATION)
-        if found != EDU_ID:
-            raise ValueError(f"this is no edu device: it identifies itself as {found:#010x}")
+        for self._order in "<>":  # QEMU gives the registers the byte order of the emulated architecture
+            found = self.read32(IDENTIFICATION)
+            if found == EDU_ID:
+                return
+        raise ValueError(f"this is no edu device: it identifies itself as {found:#010x}")
 
     def _enable(self) -> None:
         # VFIO clears bus mastering on open; without it the device's DMA goes nowhere.
@@ -72,14 +74,14 @@ class Edu:
 
     def read32(self, register: int) -> int:
         """A 32-bit register."""
-        return int(struct.unpack("<I", os.pread(self.device, 4, self._bar + register))[0])
+        return int(struct.unpack(f"{self._order}I", os.pread(self.device, 4, self._bar + register))[0])
 
     def write32(self, register: int, value: int) -> None:
         """Set a 32-bit register."""
-        os.pwrite(self.device, struct.pack("<I", value), self._bar + register)
+        os.pwrite(self.device, struct.pack(f"{self._order}I", value), self._bar + register)
 
     def _write64(self, register: int, value: int) -> None:
-        os.pwrite(self.device, struct.pack("<Q", value), self._bar + register)
+        os.pwrite(self.device, struct.pack(f"{self._order}Q", value), self._bar + register)
 
     def alive(self) -> bool:
         """Whether the device answers with the complement of what it is told."""

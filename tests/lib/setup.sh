@@ -12,6 +12,8 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/vfioctl-tests
 wanted_commands=(
     qemu-system-x86_64:qemu-system-x86
     qemu-system-aarch64:qemu-system-arm
+    qemu-system-ppc64:qemu-system-ppc
+    qemu-system-s390x:qemu-system-misc
     modprobe:kmod
     udevadm:udev
     mke2fs:e2fsprogs

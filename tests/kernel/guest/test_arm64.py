@@ -48,6 +48,7 @@ def test_the_kernel_gives_a_device_its_group_when_vfio_pci_probes_it(vfioctl: Vf
     (record,) = bound.json["devices"]
     assert (record["driver"], record["group"]) == ("vfio-pci", group_of(nic))
     assert record["node"]["uid"] == 65534
+    assert vfioctl("show", nic, "-P", "iommu", "--value").stdout.startswith("smmu3.")
     assert vfioctl("check-viable", nic, "--live", "--usable").status == 0
     assert vfioctl("bind", nic, "-J").json["changed"] is False
     assert vfioctl("unbind", nic).status == 0

@@ -116,7 +116,7 @@ class Guest:
         }
         arguments = ["-chardev", f"socket,id=monitor,path={directory}/qmp,server=on,wait=off"]
         arguments += ["-mon", "chardev=monitor,mode=control"]
-        arguments += ["-device", self.machine.board.virtio("virtio-serial", "1e.0") + ",id=testbed-serial"]
+        arguments += ["-device", f"{self.machine.board.serial},id=testbed-serial"]
         for name, chardev in ports.items():
             arguments += ["-chardev", chardev, "-device", f"virtserialport,chardev={name},name={name}"]
         return arguments
@@ -137,8 +137,9 @@ class Guest:
         return line
 
     def describe(self) -> str:
-        """The ends of the console and of the output of the guest's command."""
-        return f"{_tail(self.console, 'console')}\n{_tail(self.output, 'output')}"
+        """The ends of the emulator's messages, of the console and of the output of the guest's command."""
+        logs = {"emulator": self.directory / "qemu.log", "console": self.console, "output": self.output}
+        return "\n".join(_tail(path, what) for what, path in logs.items())
 
     def close(self) -> None:
         """End the machine and remove its files."""

@@ -14,15 +14,12 @@ from tests.kernel.testbed.architecture import Architecture
 
 @dataclass(frozen=True)
 class Board:
-    """QEMU's machine and processor. ``bus`` takes the channels to the host; None: channel I/O does."""
+    """QEMU's machine and processor. ``serial`` and ``share`` are the channels to the host, as QEMU's devices."""
 
     architecture: Architecture
     options: tuple[str, ...]
-    bus: str | None = "pcie.0"
-
-    def virtio(self, device: str, slot: str) -> str:
-        """A virtio device of the test-bed's own, as QEMU's device and its properties."""
-        return f"{device}-pci,bus={self.bus},addr={slot}" if self.bus else f"{device}-ccw"
+    serial: str = "virtio-serial-pci,bus=pcie.0,addr=1e.0"
+    share: str = "virtio-9p-pci,bus=pcie.0,addr=1d.0"
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ def arguments(
         *machine.options,
         *(argument for device in machine.devices() for argument in ("-device", device)),
         *("-fsdev", f"local,id=share,path={share},security_model=none,readonly=on,multidevs=remap"),
-        *("-device", machine.board.virtio("virtio-9p", "1d.0") + ",fsdev=share,mount_tag=host"),
+        *("-device", f"{machine.board.share},fsdev=share,mount_tag=host"),
     ]
 
 

@@ -54,9 +54,11 @@ def _map_permission(refusal: Refusal) -> VfioctlError:
             kind=PermissionDenied,
         )(refusal)
     return says(
-        "the memory is not registered with the container, or its pages are smaller than the window's",
+        "the memory is not registered with the container, or its pages are smaller than the window's, or groups of a"
+        " partition share the container",
         code="permission",
-        hint="register it before mapping, from the same process; a window of large pages takes huge pages",
+        hint="register it before mapping, from the same process; a window of large pages takes huge pages; in a"
+        " partition (pseries) each group takes a container of its own",
         kind=PermissionDenied,
     )(refusal)
 
@@ -125,9 +127,10 @@ REFUSALS: Table = {
         hint="remove one first; the default one starts at 0",
     ),
     ("VFIO_IOMMU_SPAPR_TCE_CREATE", errno.EPERM): says(
-        "the platform makes no windows, or another process used the container first",
+        "the platform makes no windows, or groups of a partition share the container, or another process used it first",
         code="not-supported",
-        hint="map inside of the default window; a container stays with the process that opened it",
+        hint="map inside of the default window; in a partition (pseries) each group takes a container of its own;"
+        " a container stays with the process that opened it",
     ),
     ("VFIO_IOMMU_SPAPR_TCE_CREATE", errno.ENOMEM): map_memory,
     ("VFIO_IOMMU_SPAPR_TCE_CREATE", errno.ENXIO): _no_group,

@@ -15,7 +15,9 @@ _CAUSES: dict[tuple[str, int], tuple[str, str]] = {
         "the kernel log says why (dmesg); another driver may fit: --driver NAME, --to NAME",
     ),
     ("bind", errno.EINVAL): (
-        "{driver} refuses {subject}: it is a bridge, on the driver's denylist, or in no IOMMU group",
+        # No coherent caches: 5.19 and newer; POWER promises them from 6.4 on only (device_iommu_capable).
+        "{driver} refuses {subject}: it is a bridge, on the driver's denylist, in no IOMMU group, or its IOMMU does "
+        "not promise coherent caches (on POWER from Linux 6.4 on)",
         "vfioctl show {subject}; the kernel log (dmesg) names the reason",
     ),
     ("bind", errno.EAGAIN): (
