@@ -212,6 +212,7 @@ VFIO_SET_IOMMU EPERM 7 not-supported | cannot be in a container | use a containe
 VFIO_GROUP_SET_CONTAINER EBUSY 6 group-busy | as well: with sPAPR v1 | use a container for
 VFIO_SET_IOMMU EBUSY 6 group-busy | as well: with sPAPR v1 | use a container for
 VFIO_IOMMU_MAP_DMA EPERM 4 permission | the memory is not registered | register it before mapping,
+VFIO_IOMMU_MAP_DMA ENODEV 7 no-window-left | the default window for | the same host bridge
 VFIO_IOMMU_MAP_DMA ENXIO 7 iova-out-of-range | is outside of every window | map inside of one;
 VFIO_IOMMU_MAP_DMA EINVAL 7 iova-out-of-range | cannot be mapped: it is | its windows are told
 VFIO_IOMMU_UNMAP_DMA EPERM 4 permission | the memory is not registered | register it before mapping,

@@ -56,6 +56,20 @@ def probe(address: str) -> None:
     Path("/sys/bus/pci/drivers_probe").write_text(address)
 
 
+def give(address: str, driver: str) -> None:
+    """Binds a device to a driver without the commands that other tests are about."""
+    (PCI / address / "driver_override").write_text(driver)
+    unbind(address)
+    probe(address)
+    assert driver_of(address) == driver
+
+
+def take_back(address: str) -> None:
+    """Leaves a device without a driver, and without a wish for one."""
+    unbind(address)
+    (PCI / address / "driver_override").write_text("\n")
+
+
 def kernel_says_viable(group: int) -> bool:
     """VFIO_GROUP_GET_STATUS of the group's node."""
     with vfio.opened(vfio.group_path(group)) as fd:

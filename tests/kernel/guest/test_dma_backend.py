@@ -16,6 +16,7 @@ import pytest
 from tests.edu import edu
 from tests.edu.__main__ import main as edu_main
 from tests.edu.proof import DESTINATION, SOURCE, UNMAPPED, prove
+from tests.kernel.guest.sysfs import PCI, driver_of, give, group_of, take_back
 from tests.kernel.testbed.kernel_log import KernelLog
 from tests.ops import direct as dma
 from tests.ops.contract import MIB, PAGE, RW, Contract
@@ -27,33 +28,8 @@ from vfioctl.host.memory import ANONYMOUS, make
 from vfioctl.policy.refusals import State
 from vfioctl.uapi import vfio as uapi
 
-PCI = Path("/sys/bus/pci/devices")
 TYPE1 = Path("/sys/module/vfio_iommu_type1/parameters")
 NOBODY = 65534
-
-
-def group_of(address: str) -> int:
-    return int((PCI / address / "iommu_group").resolve().name)
-
-
-def driver_of(address: str) -> str | None:
-    link = PCI / address / "driver"
-    return link.resolve().name if link.exists() else None
-
-
-def give(address: str, driver: str) -> None:
-    """Bind a device to a driver without the commands that other tests are about."""
-    (PCI / address / "driver_override").write_text(driver)
-    if driver_of(address) is not None:
-        (PCI / address / "driver" / "unbind").write_text(address)
-    Path("/sys/bus/pci/drivers_probe").write_text(address)
-    assert driver_of(address) == driver
-
-
-def take_back(address: str) -> None:
-    if driver_of(address) is not None:
-        (PCI / address / "driver" / "unbind").write_text(address)
-    (PCI / address / "driver_override").write_text("\n")
 
 
 @pytest.fixture(scope="module")

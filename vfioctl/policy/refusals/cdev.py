@@ -139,7 +139,7 @@ REFUSALS: Table = {
     ("VFIO_DEVICE_ATTACH_IOMMUFD_PT", errno.ENOENT): no_object,
     ("VFIO_DEVICE_ATTACH_IOMMUFD_PT", errno.EINVAL): says(
         "{device} cannot use that page table: it is of another IOMMU, another device of {group} is attached to another"
-        " one, or the device is not bound",
+        " one, the device is not bound, or this kernel knows no PASIDs",
         code="kernel",
         hint="bind the device first; attach it to the address space, for which the kernel finds or makes a page table",
     ),

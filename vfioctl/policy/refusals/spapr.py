@@ -202,6 +202,13 @@ ON_SPAPR: Table = {
     },
     ("VFIO_IOMMU_MAP_DMA", errno.EPERM): _map_permission,
     ("VFIO_IOMMU_MAP_DMA", errno.ENXIO): _outside,
+    # Seen where virtio-pci had a device of the same host bridge: windows are not given up once a driver has them.
+    ("VFIO_IOMMU_MAP_DMA", errno.ENODEV): says(
+        "the platform does not make the default window for {group}",
+        code="no-window-left",
+        hint="a driver on the same host bridge may have taken it: give the container all devices of the bridge, and"
+        " start again",
+    ),
     ("VFIO_IOMMU_MAP_DMA", errno.EINVAL): says(
         "{place} cannot be mapped: it is not a multiple of the window's page size, reaches beyond the window, or its"
         " memory is not registered",
