@@ -177,7 +177,10 @@ class Iommufd:
         return {
             "ioas": number,
             "devices": [name for name, bound in self.devices.items() if bound.ioas == number],
-            "copies": [list(each) for each in self.copies.get(number, ())],
+            "copies": [
+                {"iova": iova, "size": size, "from": source}
+                for iova, size, source in self.copies.get(number, ())
+            ],
         }
 
     def _hardware(self, bound: Bound) -> dict[str, Any]:

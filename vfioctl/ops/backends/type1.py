@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -47,12 +48,12 @@ class ContainerBackend:
     iommu_type: int
     name: str
     accounting: str | None = "process"
-    opens_devices = False
 
     def __init__(self, container: int, dev: str = "/dev") -> None:
         """``container``: a fresh one, which is this object's from then on."""
         self.dev = dev
         self.container = container
+        self.opens_devices = is_iommufd(container)
         self.members: dict[int, Member] = {}
         self.groups: dict[int, int] = {}
 
@@ -227,6 +228,16 @@ def open_container(dev: str, node: str | None = None) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def is_iommufd(container: int) -> bool:
+    """Whether iommufd stands in for the container: a fresh one answers ENODEV then, where VFIO's says no
+    (drivers/iommu/iommufd/vfio_compat.c). Nothing is attached, and nothing pinned, before a device is open."""
+    try:
+        vfio.check_extension(container, uapi.VFIO_DMA_CC_IOMMU)
+    except CallError as error:
+        return error.errno == errno.ENODEV
+    return False
 
 
 def ask_extensions(container: int) -> dict[str, bool | None]:

@@ -43,9 +43,14 @@ class Kept:
         snapshot = self.machine.snapshot()
         self.container.add([_member(snapshot, number) for number in numbers])
         if self.container.space.opens_devices:
-            for number in numbers:
-                for device in filter(is_vfio_bound, self.container.member(number).group.devices):
-                    self.open_device(device.address)
+            try:
+                for number in numbers:
+                    for device in filter(is_vfio_bound, self.container.member(number).group.devices):
+                        self.open_device(device.address)
+            except BaseException:
+                for number in numbers:
+                    self.remove(number)
+                raise
 
     def remove(self, number: int) -> None:
         """Lets a group go."""

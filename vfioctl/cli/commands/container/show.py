@@ -59,6 +59,15 @@ def _details(prefix: str, values: dict[str, Any]) -> list[str]:
     for key, value in values.items():
         if isinstance(value, dict):
             lines += _details(f"{prefix}{key}.", value)
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            each = (" ".join(f"{name}={_word(item)}" for name, item in entry.items()) for entry in value)
+            lines += [f"{prefix}{key}={words}" for words in each]
         elif value is not None:
             lines.append(f"{prefix}{key}={text(value)}")
     return lines
+
+
+def _word(item: Any) -> str:
+    if isinstance(item, list) and item and isinstance(item[0], dict):
+        return ",".join(":".join(f"{name}={value}" for name, value in each.items()) for each in item)
+    return text(item)
