@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -212,7 +213,7 @@ def test_a_user_without_privileges(vfioctl: Vfioctl, bound: Mapping[str, int], t
     runtime.mkdir(mode=0o700, exist_ok=True)
     os.chown(runtime, NOBODY, NOBODY)
     assert vfioctl("permit", bound["edu"], "--user", "nobody").status == 0
-    setting = {
+    setting: dict[str, Any] = {
         "user": Vfioctl.unprivileged,
         "env": {"XDG_RUNTIME_DIR": str(runtime)},
         "memlock": 8 * MIB,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 
@@ -163,7 +164,11 @@ def test_a_user_is_charged_in_all_processes(vfioctl: Vfioctl, roles: Mapping[str
     uid, gid = Vfioctl.unprivileged
     for path in (runtime, "/dev/iommu", *cdevs):
         os.chown(path, uid, gid)
-    setting = {"user": Vfioctl.unprivileged, "env": {"XDG_RUNTIME_DIR": runtime}, "memlock": 8 * MIB}
+    setting: dict[str, Any] = {
+        "user": Vfioctl.unprivileged,
+        "env": {"XDG_RUNTIME_DIR": runtime},
+        "memlock": 8 * MIB,
+    }
     try:
         for name, role in (("one", "edu"), ("two", "nic_a")):
             opened = vfioctl("container", "open", name, roles[role], "-J", **setting)
