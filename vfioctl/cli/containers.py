@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from vfioctl.cli import messages, records
-from vfioctl.cli.output import Columns
+from vfioctl.cli.output import Columns, text
 from vfioctl.policy.sizes import format_iova
 
 if TYPE_CHECKING:
@@ -86,3 +86,23 @@ def warn_wanted(found: dict[str, Any]) -> None:
                 f"{device['address']} is wanted back by the host: somebody unbinds or removes it, and waits; "
                 f"vfioctl container remove {found['name']} {device['group']} lets it go"
             )
+
+
+def detail_lines(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What a backend alone tells, a line for each value."""
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            lines += detail_lines(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            each = (" ".join(f"{name}={_word(item)}" for name, item in entry.items()) for entry in value)
+            lines += [f"{prefix}{key}={words}" for words in each]
+        elif value is not None:
+            lines.append(f"{prefix}{key}={text(value)}")
+    return lines
+
+
+def _word(item: Any) -> str:
+    if isinstance(item, list) and item and isinstance(item[0], dict):
+        return ",".join(":".join(f"{name}={value}" for name, value in each.items()) for each in item)
+    return text(item)

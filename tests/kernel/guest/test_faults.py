@@ -2,9 +2,9 @@
 be. The same sweeps as tests/faults, by strace's fault injection.
 
 Kills, and refusals of the kernel, are swept on two kernels by turns: what one leaves out, the other does. Faults that
-the kernel's version has no part in (vfioctl's own files, fork, signals, a second fault) are for one. A system call costs
-a tracer two stops, and a case a second or two, so what is the same code whatever the command is swept for one command;
-tests/faults sweeps all of it for all.
+the kernel's version has no part in (vfioctl's own files, fork, signals, a second fault) are for one. A system call
+costs a tracer two stops, and a case a second or two, so what is the same code whatever the command is swept for one
+command; tests/faults sweeps all of it for all.
 """
 
 from __future__ import annotations
@@ -151,8 +151,8 @@ def test_the_kernel_refuses(host: Host, record_property: Record, kernel: str) ->
 @pytest.mark.deadline(600)
 @scenarios("bind one")
 def test_its_own_calls_fail(host: Host, record_property: Record) -> None:
-    """A full disk, and whatever else its files and the nodes may meet, one errno each by turns; a process that cannot be
-    started."""
+    """A full disk, and whatever else its files and the nodes may meet, one errno each by turns; a process that cannot
+    be started."""
     count = Count()
     for turn, instant in enumerate(instants(host.calls, all=True)):
         errors = OWN_ERRNOS.get(instant.call, ())

@@ -9,9 +9,11 @@ import click
 
 from vfioctl.cli import messages, records
 from vfioctl.cli.arguments import SUBJECT, group_numbers, resolve
+from vfioctl.cli.containers import detail_lines
 from vfioctl.cli.output import Output, emit, output_options, text
 from vfioctl.cli.session import Session
 from vfioctl.errors import UsageError, visible
+from vfioctl.ops.backends.choice import BACKENDS
 from vfioctl.policy.iova import page_sizes
 from vfioctl.policy.subjects import find_group
 
@@ -29,11 +31,18 @@ Examples:
     "--attach",
     is_flag=True,
     help="Put the group into a container for a moment and ask: page sizes, IOVA ranges, entries left. "
-    "No device is opened or reset, but the group's devices can do no DMA meanwhile.",
+    "The group's devices can do no DMA meanwhile; with iommufd they are opened, and so reset.",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default="auto",
+    show_default=True,
+    help="With --attach: which kind of address space.",
 )
 @output_options()
 @click.pass_obj
-def command(session: Session, subject: str | None, attach: bool, output: Output) -> None:
+def command(session: Session, subject: str | None, attach: bool, backend: str, output: Output) -> None:
     """Show what the IOMMU offers: API version, extensions, and for a group its type and reserved regions.
 
     What only an attached group tells (page sizes, IOVA ranges, DMA entries left) is shown with --attach.
@@ -48,9 +57,9 @@ def command(session: Session, subject: str | None, attach: bool, output: Output)
         record["group"] = group.id
         record["type"] = group.type
         record["reserved_regions"] = [records.region(region) for region in group.reserved_regions]
-    record |= dict.fromkeys(("page_sizes", "iova_ranges", "dma_avail", "dirty_page_sizes"))
+    record |= dict.fromkeys(("page_sizes", "iova_ranges", "dma_avail", "dirty_page_sizes", "details"))
     if attach:
-        record |= _attached(session, record["group"])
+        record |= _attached(session, record["group"], backend)
     elif session.replay:  # files of another host answer no ioctl
         record |= {"api_version": None, "extensions": {}}
     else:
@@ -66,21 +75,23 @@ def command(session: Session, subject: str | None, attach: bool, output: Output)
         messages.note("page sizes, IOVA ranges and entries left: --attach asks for them")
 
 
-def _attached(session: Session, group: int) -> dict[str, Any]:
+def _attached(session: Session, group: int, backend: str) -> dict[str, Any]:
     from vfioctl.ops.keeper.spawn import temporary
 
-    with temporary(session.machine, "auto") as client:
+    with temporary(session.machine, backend) as client:
         client.call("add", {"groups": [group]})
         found = client.show()
-    dirty = found["details"].get("dirty_page_sizes")
+    details = dict(found["details"])
+    dirty = details.pop("dirty_page_sizes", None)
     return {
         "backend": found["backend"],
-        "api_version": found["details"].get("api_version"),
-        "extensions": found["details"].get("extensions") or {},
+        "api_version": details.pop("api_version", None),
+        "extensions": details.pop("extensions", {}),
         "page_sizes": list(page_sizes(found["page_sizes"])),
         "iova_ranges": records.ranges(found["iova_ranges"]),
         "dma_avail": found["dma_avail"],
         "dirty_page_sizes": dirty and list(page_sizes(dirty)),
+        "details": details,
     }
 
 
@@ -98,4 +109,5 @@ def _print(record: dict[str, Any]) -> None:
             f"{key}={text(record[key])}" for key in ("backend", "page_sizes", "dma_avail", "dirty_page_sizes")
         ]
         lines += [f"iova_range={r['start']:#x}-{r['end']:#x}" for r in record["iova_ranges"] or []]
+        lines += detail_lines(record["details"])
     sys.stdout.write("".join(f"{visible(line)}\n" for line in lines))

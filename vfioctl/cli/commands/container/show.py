@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from vfioctl.cli.containers import CONTAINER, container_record, warn_wanted
+from vfioctl.cli.containers import CONTAINER, container_record, detail_lines, warn_wanted
 from vfioctl.cli.output import Output, emit, output_options, text
 from vfioctl.cli.records import SCHEMA_VERSION
 from vfioctl.cli.session import Session
@@ -51,23 +51,4 @@ def _lines(record: dict[str, Any]) -> list[str]:
         + (f" chunk={m['chunk']}" if m["chunk"] else "")
         for m in record["mappings"]
     ]
-    return [*lines, *_details("", record["details"])]
-
-
-def _details(prefix: str, values: dict[str, Any]) -> list[str]:
-    lines = []
-    for key, value in values.items():
-        if isinstance(value, dict):
-            lines += _details(f"{prefix}{key}.", value)
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            each = (" ".join(f"{name}={_word(item)}" for name, item in entry.items()) for entry in value)
-            lines += [f"{prefix}{key}={words}" for words in each]
-        elif value is not None:
-            lines.append(f"{prefix}{key}={text(value)}")
-    return lines
-
-
-def _word(item: Any) -> str:
-    if isinstance(item, list) and item and isinstance(item[0], dict):
-        return ",".join(":".join(f"{name}={value}" for name, value in each.items()) for each in item)
-    return text(item)
+    return [*lines, *detail_lines(record["details"])]
