@@ -9,13 +9,15 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import pytest
 
 from vfioctl.host import bounded, vfio, vfio_features, vfio_irqs, vfio_reset
+from vfioctl.host.channel import Message
 from vfioctl.host.ioctl import CallError
 from vfioctl.ops import device as ops_device
+from vfioctl.uapi import feature
 from vfioctl.uapi import vfio as uapi
 
 READ, WRITE, MMAP = 1, 2, 4
@@ -66,6 +68,8 @@ class FakeDevice:
         self.resets = 0
         self.calls: list[str] = []
         self.deaf = False
+        #: What a feature answers, by its number.
+        self.features: dict[int, bytes] = {}
         self.answers: dict[str, Callable[[Any], int]] = {}
 
     def __del__(self) -> None:
@@ -102,6 +106,8 @@ class FakeDevice:
             return self._set_irqs(argument)
         elif request == uapi.VFIO_DEVICE_RESET:
             self.resets += 1
+        elif request == uapi.VFIO_DEVICE_FEATURE:
+            self._feature(argument)
         else:
             raise CallError(request.name, errno.ENOTTY)
         return 0
@@ -133,6 +139,14 @@ class FakeDevice:
             info.cap_offset = 32
             buffer[32 : 32 + len(chain)] = chain
         buffer[:32] = info.pack()
+
+    def _feature(self, buffer: bytearray) -> None:
+        flags = feature.vfio_device_feature.unpack(buffer).flags
+        number = flags & feature.VFIO_DEVICE_FEATURE_MASK
+        if number not in self.features:
+            raise CallError("VFIO_DEVICE_FEATURE", errno.ENOTTY)
+        if not flags & feature.VFIO_DEVICE_FEATURE_PROBE:
+            buffer[8:] = self.features[number].ljust(len(buffer) - 8, b"\0")
 
     def _set_irqs(self, argument: bytearray) -> int:
         wanted = uapi.vfio_irq_set.unpack(argument)
@@ -179,6 +193,20 @@ class FakeClient:
     def __init__(self, groups: Iterable[int] = ()) -> None:
         self.fds: dict[str, int] = {}
         self.groups = tuple(groups)
+        self.record: dict[str, Any] = {}
+        self.answers: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """As the keeper's."""
+
+    def show(self) -> dict[str, Any]:
+        return self.record
+
+    def call(self, op: str, fields: Mapping[str, Any] | None = None) -> Any:
+        return Message(self.answers[op](fields or {}))
 
     def descriptors(self) -> dict[str, int]:
         return {name: os.dup(0) for name in ("container", *(f"group-{group}" for group in self.groups))}

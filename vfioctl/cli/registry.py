@@ -49,6 +49,7 @@ COMMANDS: dict[str, Entry] = {
     "memory read": Entry("memory.read", "Read the bytes of mapped memory.", DMA),
     "memory write": Entry("memory.write", "Write bytes into mapped memory.", DMA),
     "memory list": Entry("memory.list", "List what is mapped, and what is charged for it.", DMA),
+    "selftest": Entry("selftest", "Try the whole way to a device, a verdict a step.", DEVICE),
     "reset": Entry("reset", "Reset a device, or its slot or bus; show what that would reach.", DEVICE),
     "region list": Entry("region.list", "List the regions of a device.", DEVICE),
     "region read": Entry("region.read", "Read a region: registers, configuration space.", DEVICE),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -13,7 +14,7 @@ from vfioctl.cli.arguments import SUBJECT, group_of, resolve
 from vfioctl.cli.commands.list_devices import add_names
 from vfioctl.cli.output import Output, emit, output_options, text
 from vfioctl.cli.session import Session
-from vfioctl.errors import NotFound, UsageError, visible
+from vfioctl.errors import NotFound, UsageError, VfioctlError, visible
 from vfioctl.model import Device, IommuGroup
 from vfioctl.policy.viability import judge
 
@@ -25,7 +26,8 @@ Examples:
   vfioctl show 0000:01:00.0
   vfioctl show 26 -J
   vfioctl show eth0 -P group --value
-  vfioctl show 01:00.0 -P driver -P node.mode""",
+  vfioctl show 01:00.0 -P driver -P node.mode
+  vfioctl show 01:00.0 --live -J | jq '.device.live.migration'""",
 )
 @click.argument("subject", metavar="GROUP|DEVICE", type=SUBJECT)
 @click.option(
@@ -33,6 +35,11 @@ Examples:
 )
 @click.option("--value", is_flag=True, help="With -P: the bare value, without the key.")
 @click.option("--names", is_flag=True, help="Add names from the udev hardware database.")
+@click.option(
+    "--live",
+    is_flag=True,
+    help="Open the device, and show what only that tells: regions, interrupts, features. Opening resets it.",
+)
 @output_options()
 @click.pass_obj
 def command(
@@ -41,11 +48,13 @@ def command(
     keys: tuple[str, ...],
     value: bool,
     names: bool,
+    live: bool,
     output: Output,
 ) -> None:
     """Show everything known of one group or device, one KEY=VALUE a line.
 
-    Names are those of sysfs where it has one. An absent value is "-".
+    Names are those of sysfs where it has one. An absent value is "-". A device that an open container of the caller's
+    has open is asked, too: live.regions, live.irqs, live.features, live.migration.
     """
     if value and not keys:
         raise UsageError("--value goes with -P KEY")
@@ -61,6 +70,9 @@ def command(
         kind, record = "device", _device(session, found, records.device(found, verdict))
         if names:
             add_names([found], [record])
+        record["live"] = _live(session, found, live)
+    if live and isinstance(found, IommuGroup):
+        raise UsageError("--live is for a device, and this is a group", subject=subject)
     if keys:
         chosen = _chosen(record, keys)
         if output.format in ("json", "yaml"):
@@ -79,6 +91,27 @@ def _device(session: Session, device: Device, record: dict[str, Any]) -> dict[st
     from vfioctl.host.attributes import read_attributes
 
     return {**record, "modalias": device.modalias, **read_attributes(session.root, device.key)}
+
+
+def _live(session: Session, device: Device, wanted: bool) -> dict[str, Any] | None:
+    """What the device itself tells, when it is open in a container, or to be opened."""
+    if session.replay or (not wanted and not _is_open(session, device)):
+        return None
+    from vfioctl.cli import live
+    from vfioctl.ops.device import opened
+
+    with opened(session.machine, device, tell=session.tell) as kept:
+        return live.record(kept, session.timeout)
+
+
+def _is_open(session: Session, device: Device) -> bool:
+    from vfioctl.ops.keeper import named
+
+    for name in named.names(session.machine):
+        with suppress(VfioctlError), named.connected(session.machine, name) as client:
+            if any(each["address"] == device.address and each["open"] for each in client.show()["devices"]):
+                return True
+    return False
 
 
 def _chosen(record: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:

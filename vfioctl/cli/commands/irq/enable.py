@@ -23,7 +23,7 @@ Examples:
 @click.argument("kind", metavar="KIND", type=KIND)
 @click.option(
     "--vectors",
-    type=click.IntRange(1, 2048),
+    type=click.IntRange(1, 240),
     default=1,
     show_default=True,
     metavar="N",
