@@ -209,6 +209,21 @@ def test_memlock(tmp_path: Path) -> None:
     assert memory.memlock().locked >= 0
 
 
+def test_what_is_charged(tmp_path: Path) -> None:
+    for pid, uid, pinned in (("10", 1000, 8), ("11", 1000, 4), ("12", 1001, 2), ("13", 1000, None)):
+        (tmp_path / pid).mkdir()
+        pin = "" if pinned is None else f"VmPin:\t      {pinned} kB\n"
+        (tmp_path / pid / "status").write_text(f"Name:\tx\nUid:\t{uid}\t0\t0\t0\nVmLck:\t  16 kB\n{pin}")
+    (tmp_path / "14").mkdir()
+    (tmp_path / "self").mkdir()
+    proc = str(tmp_path)
+    assert memory.charged(10, proc) == (1000, 16384, 8192)
+    assert memory.charged(13, proc) == (1000, 16384, 0)
+    assert [memory.pinned_by(uid, proc) for uid in (1000, 1001, 1002)] == [12288, 2048, 0]
+    with pytest.raises(ProcessLookupError):
+        memory.charged(14, proc)
+
+
 def test_a_capability_in_a_container_does_not_count(tmp_path: Path) -> None:
     assert not memory.memlock(proc(tmp_path, "0 100000 65536")).cap_ipc_lock
 

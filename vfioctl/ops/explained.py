@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -30,7 +31,8 @@ def explained(state: State) -> Iterator[None]:
         if error.call in _MAPPING_CALLS and number == errno.ENOMEM:
             now = memory.memlock()
             state = state._replace(
-                memlock_limit=None if now.cap_ipc_lock else now.limit, memlock_locked=now.locked
+                memlock_limit=None if now.cap_ipc_lock else now.limit,
+                memlock_locked=memory.pinned_by(os.geteuid()) if state.per_user else now.locked,
             )
         if error.call == "open" and number == errno.EBUSY and isinstance(error.filename, str):
             state = state._replace(holders=tuple(map(str, holders_of_node(error.filename))))

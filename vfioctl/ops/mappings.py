@@ -103,7 +103,11 @@ class Mappings:
     ) -> Generator[Progress, None, list[Run]]:
         """Maps all of ``wants``, or nothing; returns what was made, in their order."""
         space, plan = self.plan(wants, fd, process)
-        state = self._container.state._replace(page_size=space.granule, process=process)
+        state = self._container.state._replace(
+            page_size=space.granule,
+            process=process,
+            per_user=self._container.space.accounting == "user",
+        )
         buffers: list[Memory] = []
         try:
             runs = _with_memory(plan.enforce(), fd, space.granule, state, buffers)
@@ -133,8 +137,8 @@ class Mappings:
                             done += run.chunk
                     except CallError as error:
                         size = min(run.chunk, run.size - done)
-                        wanted = total - covered - done
-                        with explained(state._replace(iova=run.iova + done, size=size, wanted=wanted)):
+                        about = state._replace(iova=run.iova + done, size=size, wanted=total - covered - done)
+                        with explained(about._replace(file_system=_file_system(run))):
                             raise error
                     finally:
                         if done > start:
@@ -243,6 +247,13 @@ class Mappings:
     def _at(self, iova: int) -> Run | None:
         at = bisect_right(self.runs, iova, key=lambda run: run.iova) - 1
         return self.runs[at] if at >= 0 and iova < self.runs[at].end else None
+
+
+def _file_system(run: Run) -> str | None:
+    if run.source != "file" or run.memory.fd is None or run.prot == "r":
+        return None
+    found = memory.file_facts(run.memory.fd).file_system
+    return None if found in planning.PINNABLE else found
 
 
 def _pieces(run: Run, start: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -95,11 +95,35 @@ def map_invalid(refusal: Refusal) -> VfioctlError:
 
 def map_fault(refusal: Refusal) -> VfioctlError:
     """The refusal to map that memory."""
+    system = refusal.state.file_system
+    if system is not None:
+        return KernelRefusal(
+            f"the file cannot be pinned for devices to write: it is on {system}, which has to know who writes",
+            code="memory-not-pinnable",
+            hint="map it with --prot r, or put it on tmpfs (/dev/shm) or hugetlbfs",
+        )
     return KernelRefusal(
         "the memory cannot be pinned: it is not mapped, is read-only while the device is to write, or belongs"
         " to a file system that needs to track writes",
         code="memory-not-pinnable",
         hint="map anonymous memory, huge pages, a memfd or a file on tmpfs; or map it read-only (for the device)",
+    )
+
+
+def _not_there(refusal: Refusal) -> VfioctlError:
+    return KernelRefusal(
+        "not all of the memory is there any more, or can be had: a file has become shorter or its file system is full,"
+        " or a limit of its cgroup is reached",
+        code="memory-gone",
+        hint="unmap it, and see to the file or the limit",
+    )
+
+
+def _read_only(refusal: Refusal) -> VfioctlError:
+    return KernelRefusal(
+        "the memory does not take it: a file that is mapped with --prot r, or one that has become shorter",
+        code="memory-gone",
+        hint="write to the file itself",
     )
 
 
@@ -183,4 +207,8 @@ REFUSALS: Table = {
     ("VFIO_IOMMU_DIRTY_PAGES", errno.ENOMEM): _no_memory,
     ("mmap", errno.ENOMEM): _no_memory,
     ("madvise", errno.ENOMEM): _no_memory,
+    # What the kernel answers in the place of SIGBUS.
+    ("madvise", errno.EFAULT): _not_there,
+    ("read", errno.EIO): _not_there,
+    ("write", errno.EIO): _read_only,
 }

@@ -16,7 +16,7 @@ class State(NamedTuple):
     predicted; ``blocking`` names (address, driver) of the members in the way. Sizes are in bytes: ``size`` of
     the mapping at hand, ``wanted`` of all that are still to be made. ``memlock_limit`` is None for unlimited and,
     together with ``memlock_locked``, for unknown; ``per_user``: they count for all processes of the user. ``process``
-    is the pid of who maps where it is not the caller.
+    is the pid of who maps where it is not the caller; ``file_system`` is that of a file that is mapped for writing.
     """
 
     group: int | None = None
@@ -39,6 +39,7 @@ class State(NamedTuple):
     memlock_limit: int | None = None
     memlock_locked: int | None = None
     per_user: bool = False
+    file_system: str | None = None
     process: int | None = None
     device: str | None = None
 
