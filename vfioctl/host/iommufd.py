@@ -93,13 +93,12 @@ def ioas_map_each(
 
     One buffer serves them all, so that tens of thousands of small mappings cost little more than in C.
     """
-    question = uapi.iommu_ioas_map
-    buffer = question().pack()
-    pack_into, own_size, request = question.layout.pack_into, question.size_of, uapi.IOMMU_IOAS_MAP
     flags |= uapi.IOMMU_IOAS_MAP_FIXED_IOVA
+    buffer = uapi.iommu_ioas_map(flags=flags, ioas_id=ioas).pack()
+    fields = memoryview(buffer).cast("Q")  # size and flags, ioas_id, user_va, length, iova
+    request = uapi.IOMMU_IOAS_MAP
     for mapping in mappings:
-        vaddr, iova, size = mapping
-        pack_into(buffer, 0, own_size, flags, ioas, vaddr, size, iova)
+        fields[2], fields[4], fields[3] = mapping
         ioctl(iommufd, request, buffer)
         yield mapping
 

@@ -167,11 +167,11 @@ def iommu_map_dma_each(
 
     One buffer serves them all, so that tens of thousands of small mappings cost little more than in C.
     """
-    question = vfio.vfio_iommu_type1_dma_map
-    buffer = question().pack()
-    pack_into, argsz, request = question.layout.pack_into, question.size_of, vfio.VFIO_IOMMU_MAP_DMA
+    buffer = vfio.vfio_iommu_type1_dma_map(flags=flags).pack()
+    fields = memoryview(buffer).cast("Q")  # argsz and flags, vaddr, iova, size
+    request = vfio.VFIO_IOMMU_MAP_DMA
     for mapping in mappings:
-        pack_into(buffer, 0, argsz, flags, *mapping)
+        fields[1], fields[2], fields[3] = mapping
         ioctl(container, request, buffer)
         yield mapping
 

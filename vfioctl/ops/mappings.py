@@ -7,7 +7,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice, repeat
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 from vfioctl.errors import KernelRefusal, NotFound, UsageError
@@ -259,17 +259,17 @@ def _file_system(run: Run) -> str | None:
 def _pieces(run: Run, start: int, end: int) -> Iterator[tuple[int, int, int]]:
     """The mappings of a run between two offsets: (vaddr, iova, size)."""
     vaddr = run.memory.address + run.offset
-    whole = (end - start) // run.chunk
-    steps = zip(
-        range(vaddr + start, vaddr + end, run.chunk),
-        range(run.iova + start, run.iova + end, run.chunk),
-        repeat(run.chunk),
-        strict=False,
-    )
-    yield from islice(steps, whole)
     rest = (end - start) % run.chunk
-    if rest:
-        yield vaddr + end - rest, run.iova + end - rest, rest
+    whole = end - rest
+    return chain(
+        zip(
+            range(vaddr + start, vaddr + whole, run.chunk),
+            range(run.iova + start, run.iova + whole, run.chunk),
+            repeat(run.chunk),
+            strict=False,
+        ),
+        [(vaddr + whole, run.iova + whole, rest)] if rest else [],
+    )
 
 
 def _with_memory(

@@ -274,6 +274,8 @@ def test_the_limit_of_locked_memory(vfioctl: Vfioctl, group: int, tmp_path: Path
     """Of an unprivileged user whose keeper has the limit of the shell that opened the container."""
     user = Vfioctl.unprivileged
     assert vfioctl("permit", group, "--user", user[0]).status == 0
+    if per_user:
+        os.chmod("/dev/iommu", 0o666)
     os.chown(tmp_path, *user)
     os.chmod(tmp_path, 0o700)
     as_user: dict[str, Any] = {"user": user, "env": {"XDG_RUNTIME_DIR": str(tmp_path)}, "memlock": MIB}
@@ -283,7 +285,9 @@ def test_the_limit_of_locked_memory(vfioctl: Vfioctl, group: int, tmp_path: Path
     try:
         opened = vfioctl("container", "open", "own", group, "-J", **as_user)
         assert opened.status == 0, opened.stderr
-        keeper = opened.json["containers"][0]["pid"]
+        (record,) = opened.json["containers"]
+        keeper = record["pid"]
+        assert record["backend"] == ("iommufd" if per_user else "type1v2")
         first = vfioctl("map", "-c", "own", "--size", "512K", "-J", **as_user)
         assert first.status == 0, first.stderr
         plan = vfioctl("map", "-c", "own", "--size", "1M", "--plan", "-J", **as_user)
@@ -302,8 +306,10 @@ def test_the_limit_of_locked_memory(vfioctl: Vfioctl, group: int, tmp_path: Path
         advice = vfioctl("map", "-c", "own", "--size", "8M", "--plan", "--user", "root", "-J", **as_user).json
         assert advice["memlock"]["needed"] == 8 * MIB
         assert any("root - memlock 8192" in line for line in advice["memlock"]["advice"])
-        assert vfioctl("container", "close", "own", **as_user).status == 0
     finally:
+        assert vfioctl("container", "close", "own", **as_user).status == 0
+        if per_user:
+            os.chmod("/dev/iommu", 0o600)
         assert vfioctl("revoke", group).status == 0
 
 
