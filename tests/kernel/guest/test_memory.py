@@ -330,27 +330,3 @@ def test_entries_run_out(vfioctl: Vfioctl, group: int) -> None:
         assert vfioctl("container", "close", NAME).status == 0
     finally:
         LIMIT.write_text(before)
-
-
-def test_usage(vfioctl: Vfioctl, container: str, group: int) -> None:
-    for arguments in (
-        ("map",),
-        ("map", group, "-c", NAME),
-        ("map", group, "--fill", "-"),
-        ("map", "-c", NAME, "--backend", "type1"),
-        ("map", "-c", NAME, "--source", "file"),
-        ("map", "-c", NAME, "--source", "disk"),
-        ("map", "-c", NAME, "--file", "/etc/passwd", "--source", "memfd"),
-        ("map", "-c", NAME, "--file-offset", "4K"),
-        ("map", "-c", NAME, "--list", "-", "--size", "4K"),
-        ("map", "-c", NAME, "--user", "root"),
-        ("unmap", "-c", NAME),
-        ("unmap", "-c", NAME, "--all", "--iova", "0"),
-        ("unmap", "-c", NAME, "--size", "4K"),
-        ("unmap", "--all"),
-        ("memory", "read", "-c", NAME, "--iova", "0"),
-    ):
-        result = vfioctl(*arguments)
-        assert (result.status, result.stdout) == (2, ""), arguments
-    assert vfioctl("map", "-c", "nosuch").status == 3
-    assert vfioctl("memory", "list", "-c", "nosuch").status == 3
