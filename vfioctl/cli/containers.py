@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from vfioctl.cli import messages, records
-from vfioctl.cli.output import Columns, text
+from vfioctl.cli.output import Columns, Output, emit, output_options, text
+from vfioctl.cli.session import Session
 from vfioctl.policy.sizes import format_iova
 
 if TYPE_CHECKING:
@@ -62,6 +63,21 @@ MAPPING_COLUMNS: Columns = {
     "source": lambda r: r["source"],
     "chunk": lambda r: r.get("chunk"),
 }
+
+
+#: What is said of a change that has nothing else to tell.
+CHANGED_COLUMNS: Columns = {"container": lambda r: r["container"], "changed": lambda r: r["changed"]}
+
+
+def changed_output(function: F) -> Any:
+    """Adds the output options of a command that ends with ``emit_changed``."""
+    return output_options(CHANGED_COLUMNS, tuple(CHANGED_COLUMNS))(function)
+
+
+def emit_changed(session: Session, output: Output, container: str) -> None:
+    """Says that a container has been changed."""
+    record = {"container": container, "changed": True}
+    emit(session, output, {"schema_version": records.SCHEMA_VERSION, **record}, [record], CHANGED_COLUMNS)
 
 
 def container_record(found: dict[str, Any]) -> dict[str, Any]:

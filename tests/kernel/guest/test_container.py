@@ -102,11 +102,9 @@ def test_the_group_is_held_and_by_whom_is_said(
 
 
 @ON_ALL
-def test_exec_hands_the_descriptors_over(
-    vfioctl: Vfioctl, work: str, roles: Mapping[str, str], tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    out.touch(mode=0o666)
+def test_exec_hands_the_descriptors_over(vfioctl: Vfioctl, work: str, roles: Mapping[str, str]) -> None:
+    out = Path("/dev/shm/handed-over")
+    out.write_text("")
     out.chmod(0o666)
     script = (
         f'(id -u; ulimit -l; echo "$LISTEN_FDS $LISTEN_FDNAMES"; [ "$LISTEN_PID" = $$ ] && echo mine; '

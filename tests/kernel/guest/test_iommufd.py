@@ -83,25 +83,12 @@ def test_another_address_space(vfioctl: Vfioctl, work: str, roles: Mapping[str, 
     assert vfioctl("ioas", "attach", roles["nic_a"], first, "-c", work).status == 0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [
-        (("--from", "0x900000", "--size", "4K"), "not-mapped"),
-        (("--from", "0x10f000", "--size", "8K"), "not-mapped"),
-        (("--from", "0x100000", "--size", "4K", "--iova", "0x800"), None),
-    ],
-)
-def test_what_cannot_be_copied(
-    vfioctl: Vfioctl, work: str, arguments: tuple[str, ...], code: str | None
-) -> None:
+@pytest.mark.parametrize("source", ["0x900000", "0x10f000"])
+def test_what_cannot_be_copied(vfioctl: Vfioctl, work: str, source: str) -> None:
     assert vfioctl("map", "-c", work, "--size", "64K", "--iova", "0x100000").status == 0
     space = vfioctl("ioas", "create", "-c", work, "-J").json["ioas"]
-    refused = vfioctl("ioas", "copy", space, "-c", work, *arguments, "-J")
-    assert refused.status == 2 and refused.stdout == ""  # copy has no -J: it prints nothing
-    refused = vfioctl("ioas", "copy", space, "-c", work, *arguments)
-    assert refused.status == 7 and "cure:" in refused.stderr
-    if code == "not-mapped":
-        assert "not all of the range is mapped" in refused.stderr
+    refused = vfioctl("ioas", "copy", space, "-c", work, "--from", source, "--size", "8K", "-J")
+    assert (refused.status, refused.json_error["code"]) == (7, "not-mapped")
 
 
 def test_what_was_read_only_is_not_copied_for_writing(vfioctl: Vfioctl, work: str) -> None:
@@ -123,9 +110,9 @@ def test_what_the_emulated_iommu_cannot(vfioctl: Vfioctl, work: str, roles: Mapp
     tracked = vfioctl("dirty", "start", "-c", work)
     assert tracked.status == 7 and "does not track dirty pages" in tracked.stderr
     first = vfioctl("container", "show", work, "-J").json["details"]["address_spaces"][0]["ioas"]
-    for verb in (("attach", roles["nic_a"], first), ("detach", roles["nic_a"])):
-        refused = vfioctl("ioas", *verb, "-c", work, "--pasid", "7")
-        assert refused.status == 7 and "cure:" in refused.stderr
+    refused = vfioctl("ioas", "attach", roles["nic_a"], first, "-c", work, "--pasid", "7")
+    assert refused.status == 7 and "cure:" in refused.stderr
+    assert vfioctl("ioas", "detach", roles["nic_a"], "-c", work, "--pasid", "7").status == 0  # it has none
     # All is as before.
     assert vfioctl("map", "-c", work, "--size", "1M").status == 0
 

@@ -101,8 +101,13 @@ class ContainerBackend:
             ) from error
 
     def leave(self, group: int) -> None:
-        with explained(self.members[group].state):
+        try:
             vfio.group_unset_container(self.groups[group])
+        except CallError as error:
+            # Its last device has left it, and so it has left the container: somebody was waiting for that.
+            if error.errno not in (errno.EINVAL, errno.ENODEV):
+                with explained(self.members[group].state):
+                    raise
         os.close(self.groups.pop(group))
         del self.members[group]
 

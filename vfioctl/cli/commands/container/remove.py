@@ -7,7 +7,15 @@ import click
 from vfioctl.cli import messages
 from vfioctl.cli.arguments import SUBJECT, group_numbers, resolve_all
 from vfioctl.cli.containers import CONTAINER
+from vfioctl.cli.output import Columns, Output, emit, output_options
+from vfioctl.cli.records import SCHEMA_VERSION
 from vfioctl.cli.session import Session
+
+COLUMNS: Columns = {
+    "name": lambda r: r["name"],
+    "groups": lambda r: r["groups"],
+    "changed": lambda r: r["changed"],
+}
 
 
 @click.command(
@@ -19,8 +27,9 @@ Examples:
 )
 @click.argument("name", metavar="NAME", type=CONTAINER)
 @click.argument("subjects", metavar="GROUP|DEVICE...", nargs=-1, required=True, type=SUBJECT)
+@output_options(COLUMNS, tuple(COLUMNS))
 @click.pass_obj
-def command(session: Session, name: str, subjects: tuple[str, ...]) -> None:
+def command(session: Session, name: str, subjects: tuple[str, ...], output: Output) -> None:
     """Take groups out of an open container: their devices are closed, and reset by that.
 
     With the last group the kernel drops all mappings; the container stays open, without an address space.
@@ -32,6 +41,8 @@ def command(session: Session, name: str, subjects: tuple[str, ...]) -> None:
         for number in sorted(numbers):
             client.call("remove", {"group": number})
         left = client.show()
+    record = {"name": name, "groups": left["groups"], "changed": True}
+    emit(session, output, {"schema_version": SCHEMA_VERSION, **record}, [record], COLUMNS)
     if not left["groups"]:
         messages.note(f"{name} has no groups any more, and nothing is mapped: vfioctl container close {name}")
 

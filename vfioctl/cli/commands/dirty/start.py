@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from vfioctl.cli.containers import required_container
+from vfioctl.cli.containers import changed_output, emit_changed, required_container
+from vfioctl.cli.output import Output
 from vfioctl.cli.session import Session
 
 
@@ -16,8 +17,9 @@ Examples:
   vfioctl dirty start -c work && vfioctl dirty read -c work -J""",
 )
 @required_container
+@changed_output
 @click.pass_obj
-def command(session: Session, container: str) -> None:
+def command(session: Session, container: str, output: Output) -> None:
     """Begin to note which pages of the mappings devices write.
 
     type1v2 counts everything that is mapped as written, unless all of the container's devices are mediated ones;
@@ -27,3 +29,4 @@ def command(session: Session, container: str) -> None:
 
     with named.connected(session.machine, container) as client:
         client.call("dirty-start")
+    emit_changed(session, output, container)

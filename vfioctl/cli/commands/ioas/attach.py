@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from vfioctl.cli.arguments import SUBJECT, resolve_device
-from vfioctl.cli.containers import required_container
+from vfioctl.cli.containers import changed_output, emit_changed, required_container
+from vfioctl.cli.output import Output
 from vfioctl.cli.session import Session
 
 
@@ -20,8 +21,11 @@ Examples:
 @click.argument("ioas", metavar="IOAS", type=click.IntRange(min=0))
 @required_container
 @click.option("--pasid", metavar="N", type=click.IntRange(min=1), help="For accesses with this PASID only.")
+@changed_output
 @click.pass_obj
-def command(session: Session, subject: str, ioas: int, container: str, pasid: int | None) -> None:
+def command(
+    session: Session, subject: str, ioas: int, container: str, pasid: int | None, output: Output
+) -> None:
     """Let a device use another address space of its container, in the place of the one that it has.
 
     With --pasid it is for the accesses that the device makes with that process address space id, beside the others; the
@@ -32,3 +36,4 @@ def command(session: Session, subject: str, ioas: int, container: str, pasid: in
     device = resolve_device(session, subject)
     with named.connected(session.machine, container) as client:
         client.call("ioas-attach", {"device": device.address, "ioas": ioas, "pasid": pasid})
+    emit_changed(session, output, container)

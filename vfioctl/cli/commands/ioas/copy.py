@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from vfioctl.cli.containers import required_container
+from vfioctl.cli.containers import changed_output, emit_changed, required_container
+from vfioctl.cli.output import Output
 from vfioctl.cli.session import Session
 from vfioctl.policy.sizes import parse_iova, parse_size
 
@@ -28,9 +29,17 @@ Examples:
     show_default=True,
     help="What devices may do there.",
 )
+@changed_output
 @click.pass_obj
 def command(
-    session: Session, ioas: int, container: str, source: str, size: str, iova: str | None, prot: str
+    session: Session,
+    ioas: int,
+    container: str,
+    source: str,
+    size: str,
+    iova: str | None,
+    prot: str,
+    output: Output,
 ) -> None:
     """Map in another address space what is mapped in the container: the same memory, which is not charged twice."""
     from vfioctl.ops.keeper import named
@@ -44,3 +53,4 @@ def command(
     }
     with named.connected(session.machine, container) as client:
         client.call("ioas-copy", fields)
+    emit_changed(session, output, container)

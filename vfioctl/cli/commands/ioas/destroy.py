@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from vfioctl.cli.containers import required_container
+from vfioctl.cli.containers import changed_output, emit_changed, required_container
+from vfioctl.cli.output import Output
 from vfioctl.cli.session import Session
 
 
@@ -17,8 +18,9 @@ Examples:
 )
 @click.argument("ioas", metavar="IOAS", type=click.IntRange(min=0))
 @required_container
+@changed_output
 @click.pass_obj
-def command(session: Session, ioas: int, container: str) -> None:
+def command(session: Session, ioas: int, container: str, output: Output) -> None:
     """Destroy an address space that vfioctl ioas create has made, with what was copied into it.
 
     No device may be attached to it.
@@ -27,3 +29,4 @@ def command(session: Session, ioas: int, container: str) -> None:
 
     with named.connected(session.machine, container) as client:
         client.call("ioas-destroy", {"ioas": ioas})
+    emit_changed(session, output, container)
