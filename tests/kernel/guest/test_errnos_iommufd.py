@@ -365,3 +365,34 @@ def test_memory_that_the_firmware_wants_mapped(iommu: int, roles: Roles) -> None
     direct = State(viable=True, direct_region=True)
     with vfio.opened(node_of(roles["edu"])) as device:
         refused(BIND, "EINVAL", "direct-region", vfio_cdev.device_bind_iommufd, device, iommu, state=direct)
+
+
+@pytest.mark.machine("no-iommu")
+@pytest.mark.kernels("6.12-iommufd")
+def test_a_group_without_an_iommu(vfio_pci: Path, roles: Roles, buffer: Memory) -> None:
+    mode = Path("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode")
+    mode.write_text("Y")
+    give(roles["edu"], "vfio-pci")
+    number = group_of(roles["edu"])
+    state = State(group=number, noiommu=True)
+    path = vfio.group_path(f"noiommu-{number}")
+    try:
+        os.chmod(path, 0o666)
+        assert as_nobody(lambda: refused("open", "EPERM", "permission", open_node, path, state=state), PAGE)
+        with vfio.opened(vfio.container_path()) as container, vfio.opened(path) as group:
+            call, join = "VFIO_GROUP_SET_CONTAINER", vfio.group_set_container
+            assert as_nobody(
+                lambda: refused(call, "EPERM", "permission", join, group, container, state=state), PAGE
+            )
+            vfio.group_set_container(group, container)
+            call, kind = "VFIO_SET_IOMMU", container_uapi.VFIO_TYPE1v2_IOMMU
+            refused(call, "ENODEV", "no-iommu", vfio.set_iommu, container, kind, state=state)
+            vfio.set_iommu(container, container_uapi.VFIO_NOIOMMU_IOMMU)
+            refused("VFIO_IOMMU_GET_INFO", "ENOTTY", "no-iommu", vfio.iommu_get_info, container, state=state)
+            mapping = (container, buffer.address, MIB, PAGE, 3)
+            refused("VFIO_IOMMU_MAP_DMA", "ENOTTY", "no-iommu", vfio.iommu_map_dma, *mapping, state=state)
+            call = "VFIO_IOMMU_UNMAP_DMA"
+            refused(call, "ENOTTY", "no-iommu", vfio.iommu_unmap_dma, container, MIB, PAGE, state=state)
+    finally:
+        take_back(roles["edu"])
+        mode.write_text("N")
