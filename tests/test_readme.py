@@ -27,8 +27,14 @@ from vfioctl.host.holders import Holder
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-(SCRIPT,) = (block for block in BLOCKS if block.startswith("#!"))
-LINES = [line for block in BLOCKS[2:] if block != SCRIPT for line in block.splitlines() if line.strip()]
+SCRIPT, DRIVER = (block for block in BLOCKS if block.startswith("#!"))
+LINES = [
+    line
+    for block in BLOCKS[2:]
+    if block not in (SCRIPT, DRIVER)
+    for line in block.splitlines()
+    if line.strip()
+]
 NIC, NVME = ROLES["nic_a"], ROLES["nvme"]
 
 #: Stands in for vfioctl: asks the test to run the command line on the imitated host.
@@ -42,6 +48,11 @@ sys.stdout.write(out)
 sys.stderr.write(err)
 sys.exit(status)
 """
+
+
+def test_the_driver_is_the_one_that_is_run() -> None:
+    """On real kernels: tests/kernel/guest/test_demo.py."""
+    assert (REPOSITORY / "tests/kernel/dma.sh").read_text(encoding="utf-8") == DRIVER
 
 
 def test_the_first_line_installs_and_lists_groups(tmp_path: Path) -> None:
