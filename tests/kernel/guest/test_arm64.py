@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from tests.edu.edu import DMA_BUFFER
 from tests.edu.proof import prove
 from tests.kernel.guest.conftest import Vfioctl
 from tests.kernel.guest.sysfs import PCI, driver_of, group_of, override_of
@@ -77,6 +79,41 @@ def test_the_device_reaches_what_is_mapped_and_nothing_else(edu: str, kernel_log
     verdicts = list(prove(group_of(edu), edu))
     assert [verdict.text for verdict in verdicts if not verdict.passed] == []
     assert any("arm-smmu-v3" in line and "event 0x10" in line for line in kernel_log.read())
+
+
+@SMMUV3
+def test_a_session_of_commands(vfioctl: Vfioctl, edu: str, kernel_log: KernelLog) -> None:
+    """DMA and an interrupt by commands alone; what the commands do otherwise is tested on x86-64."""
+
+    def done(*arguments: object, stdin: str | None = None) -> str:
+        result = vfioctl(*arguments, "-c", "session", stdin=stdin)
+        assert result.status == 0, result
+        return result.stdout
+
+    def copy(source: int, destination: int, command: int) -> None:
+        registers = (f"0x80={source:#x}", f"0x88={destination:#x}", "0x90=2048", f"0x98={command}")
+        done("region", "write", edu, "bar0", *registers, "--width", "64")
+        until = time.monotonic() + 30
+        while int(done("region", "read", edu, "bar0", "0x98"), 16) & 1:
+            assert time.monotonic() < until
+
+    assert vfioctl("container", "open", "session", edu).status == 0
+    try:
+        done("region", "write", edu, "config", "COMMAND", "0x6", "--mask", "0x6", "--check")
+        for iova in ("0x100000", "0x200000"):
+            done("map", "--size", "4K", "--iova", iova)
+        done("memory", "write", "--iova", "0x100000", stdin="told by a shell")
+        copy(0x100000, DMA_BUFFER, 1)
+        copy(DMA_BUFFER, 0x200000, 3)
+        assert done("memory", "read", "--iova", "0x200000", "--size", "15") == "told by a shell"
+        kernel_log.mark()
+        copy(DMA_BUFFER, 0x300000, 3)
+        assert any("arm-smmu-v3" in line for line in kernel_log.read())
+        done("irq", "enable", edu, "msi")
+        done("region", "write", edu, "bar0", "0x60=1")
+        done("irq", "wait", edu, "msi", "--timeout", "30")
+    finally:
+        assert vfioctl("container", "close", "session").status == 0
 
 
 @GICV2

@@ -18,6 +18,7 @@ Roles = Mapping[str, str]
 pytestmark = pytest.mark.machine("zpci")
 FIRST, LAST = 0x100000000, 0x17FFFFFFF
 VIRTIO = 0x1AF4
+VIRTIO_F_VERSION_1 = 1  # in the upper half
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +100,26 @@ def test_what_the_device_tells(nic: str) -> None:
             assert struct.unpack("<H", os.pread(device, 2, config.offset)) == (VIRTIO,)
         finally:
             os.close(device)
+
+
+def test_registers_have_the_byte_order_of_the_device(vfioctl: Vfioctl, nic: str) -> None:
+    def read(*arguments: str) -> int:
+        result = vfioctl("region", "read", nic, *arguments, "-c", "session")
+        assert result.status == 0, result.stderr
+        return int(result.stdout, 16)
+
+    assert vfioctl("container", "open", "session", nic).status == 0
+    try:
+        assert read("config", "VENDOR_ID") == VIRTIO
+        assert read("config", "0", "--width", "32") == 0x10001AF4
+        # The features of a virtio device, the upper half of which is chosen by a register (virtio 1.2, 4.1.4.3).
+        chosen = vfioctl("region", "write", nic, "bar4", "0=1", "--width", "32", "--check", "-c", "session")
+        assert chosen.status == 0, chosen.stderr
+        assert read("bar4", "4", "--width", "32") & VIRTIO_F_VERSION_1
+        assert vfioctl("irq", "test", nic, "msix", "-c", "session").status == 0
+        assert vfioctl("map", "-c", "session", "--size", "64K").status == 0
+        assert vfioctl("memory", "write", "-c", "session", "--iova", hex(FIRST), stdin="z").status == 0
+        got = vfioctl("memory", "read", "-c", "session", "--iova", hex(FIRST), "--size", "1")
+        assert got.stdout == "z"
+    finally:
+        assert vfioctl("container", "close", "session").status == 0
