@@ -11,6 +11,8 @@ import os
 import struct
 from collections.abc import Callable
 
+from tests.host import fake_spapr
+from tests.host.fake_spapr import SpaprContainer
 from vfioctl.host.ioctl import CallError
 from vfioctl.uapi import vfio
 from vfioctl.uapi.ioctl import Request
@@ -21,8 +23,9 @@ NAME = "vfioctl-fake"
 class Group:
     """A group node; ``strict`` is Linux 5.19 and later, which asks for viability at SET_CONTAINER."""
 
-    def __init__(self, number: int, viable: bool = True, strict: bool = True) -> None:
+    def __init__(self, number: int, viable: bool = True, strict: bool = True, noiommu: bool = False) -> None:
         self.number = number
+        self.noiommu = noiommu
         self.viable = viable
         self.strict = strict
         self.fd: int | None = None
@@ -37,12 +40,15 @@ class Container:
         self.groups: list[Group] = []
         self.iommu: int | None = None
         self.mappings: dict[int, int] = {}
+        self.spapr: SpaprContainer | None = None
 
     def leave(self, group: Group) -> None:
         self.groups.remove(group)
         group.container = None
+        if self.spapr is not None:
+            self.spapr.group_leaves()
         if not self.groups:
-            self.iommu = None
+            self.iommu = self.spapr = None
             self.mappings.clear()
 
 
@@ -53,6 +59,8 @@ class FakeVfio:
         self.groups = {group.number: group for group in groups}
         self.files: dict[int, Container | Group] = {}
         self.backends = {1, 3}
+        self.partition = False
+        self.eeh_state = 0
         self.api_version = 0
         self.page_sizes = 0x40201000
         self.ranges = [(0, 0xFEDFFFFF), (0xFEF00000, 0x7FFFFFFFFF)]
@@ -87,8 +95,8 @@ class FakeVfio:
         name = path.rpartition("/")[2]
         if name == "vfio":
             return self._file(Container(self))
-        group = self.groups.get(int(name))
-        if group is None:
+        group = self.groups.get(int(name.removeprefix("noiommu-")))
+        if group is None or group.noiommu != name.startswith("noiommu-"):
             raise CallError("open", errno.ENOENT, path)
         if group.fd is not None:
             raise CallError("open", errno.EBUSY, path)
@@ -128,6 +136,9 @@ class FakeVfio:
             _refuse(errno.EBADFD, not isinstance(container, Container))
             _refuse(errno.EPERM, group.strict and not group.viable)
             assert isinstance(container, Container)
+            _refuse(errno.EPERM, any(other.noiommu != group.noiommu for other in container.groups))
+            if container.spapr is not None:
+                container.spapr.group_comes()
             group.container = container
             container.groups.append(group)
         elif request == vfio.VFIO_GROUP_UNSET_CONTAINER:
@@ -142,14 +153,21 @@ class FakeVfio:
         if request == vfio.VFIO_GET_API_VERSION:
             return self.api_version
         if request == vfio.VFIO_CHECK_EXTENSION:
-            return int(argument in self.backends or (argument == 9 and bool(self.backends)))
+            return int(argument in self.backends or (argument == 9 and bool(self.backends & {1, 3})))
         if request == vfio.VFIO_SET_IOMMU:
             assert isinstance(argument, int)
             _refuse(errno.EINVAL, not container.groups or container.iommu is not None)
             _refuse(errno.ENODEV, argument not in self.backends)
+            _refuse(errno.ENODEV, (argument == 8) != container.groups[0].noiommu)
             container.iommu = argument
+            if argument in (fake_spapr.V1, fake_spapr.V2):
+                container.spapr = SpaprContainer(argument == fake_spapr.V2, self.partition)
             return 0
         _refuse(errno.EINVAL, container.iommu is None)
+        if container.spapr is not None:
+            container.spapr.eeh_state = self.eeh_state
+            return container.spapr.ioctl(request, argument, self.memlock)
+        _refuse(errno.ENOTTY, container.iommu == 8)
         assert isinstance(argument, bytearray)
         if request == vfio.VFIO_IOMMU_GET_INFO:
             self._info(container, argument)

@@ -96,6 +96,9 @@ def test_windows_with_pages_of_their_own() -> None:
     assert places(plan_all(windows, [huge._replace(size=1 << 31)], facts)) == [1 << 59]
     plan = plan_all(windows, [Want(16 * MIB, 1 << 59)], facts)
     assert codes(plan) == ["page-too-small"]
+    assert "--source hugepages-16M" in (plan.problems[0].hint or "")
+    (problem,) = plan_all(windows, [Want(16 * MIB, 1 << 59)], facts._replace(pools={})).problems
+    assert "make a window with pages of 64K" in (problem.hint or "")
     assert plan.problems[0].hint == "map huge pages: --source hugepages-16M"
     assert codes(plan_all(windows, [Want(1 << 31)], facts)) == ["iova-out-of-range"]
     taken = windows._replace(mappings=((0, 0x10000),))

@@ -85,15 +85,22 @@ def container_record(found: dict[str, Any]) -> dict[str, Any]:
     from vfioctl.policy.iova import page_sizes
 
     return {
-        **{key: found[key] for key in ("name", "pid", "backend", "groups", "devices", "mappings")},
+        **{key: found[key] for key in ("name", "pid", "backend")},
+        "unsafe": found["backend"] == "noiommu",
+        **{key: found[key] for key in ("groups", "devices", "mappings")},
         "page_sizes": None if found["page_sizes"] is None else list(page_sizes(found["page_sizes"])),
         "iova_ranges": records.ranges(found["iova_ranges"]),
         **{key: found[key] for key in ("dma_avail", "accounting", "locked", "memlock", "details")},
     }
 
 
-def warn_wanted(found: dict[str, Any]) -> None:
-    """Says on stderr which devices somebody wants back, and which are gone."""
+def warn(found: dict[str, Any]) -> None:
+    """Says on stderr what is dangerous, which devices somebody wants back, and which are gone."""
+    if found["backend"] == "noiommu":
+        messages.note(
+            f"{found['name']} has no IOMMU: nothing keeps its devices from any of the host's memory (the kernel is "
+            "tainted)"
+        )
     for device in found["devices"]:
         if device["gone"]:
             messages.note(f"{device['address']} is gone: it was unplugged, or is being removed")
@@ -111,14 +118,18 @@ def detail_lines(values: Mapping[str, Any], prefix: str = "") -> list[str]:
         if isinstance(value, dict):
             lines += detail_lines(value, f"{prefix}{key}.")
         elif isinstance(value, list) and value and isinstance(value[0], dict):
-            each = (" ".join(f"{name}={_word(item)}" for name, item in entry.items()) for entry in value)
+            each = (
+                " ".join(f"{name}={_word(name, item)}" for name, item in entry.items()) for entry in value
+            )
             lines += [f"{prefix}{key}={words}" for words in each]
         elif value is not None:
             lines.append(f"{prefix}{key}={text(value)}")
     return lines
 
 
-def _word(item: Any) -> str:
+def _word(name: str, item: Any) -> str:
+    if name in ("start", "end"):
+        return format_iova(item)
     if isinstance(item, list) and item and isinstance(item[0], dict):
         return ",".join(":".join(f"{name}={value}" for name, value in each.items()) for each in item)
     return text(item)

@@ -164,10 +164,12 @@ def _exit_status() -> list[str]:
 def _guards() -> list[str]:
     lines = []
     never = [name for name, guard in GUARDS.items() if guard.kind is Kind.NEVER]
+    by_option = [name for name, guard in GUARDS.items() if guard.kind is Kind.OPTION]
     warnings = [name for name, guard in GUARDS.items() if guard.kind is Kind.WARNING]
     for heading, names in (
         (None, ALLOWABLE_GUARDS),
         ("These cannot be passed:", never),
+        ("Passed by an option of its own:", by_option),
         ("These warn, and stop nothing:", warnings),
     ):
         lines += [".PP", heading] if heading else []

@@ -5,6 +5,7 @@ It belongs to the process that made it: memory is pinned for that process, and a
 
 from __future__ import annotations
 
+import errno
 import mmap
 from collections.abc import Sequence
 from typing import Self
@@ -16,7 +17,8 @@ from vfioctl.ops.backends.choice import choose
 from vfioctl.ops.explained import common
 from vfioctl.ops.mappings import Mappings
 from vfioctl.policy import iova as planning
-from vfioctl.policy.refusals import State
+from vfioctl.policy.guards import refuse_without_iommu
+from vfioctl.policy.refusals import State, explain
 
 
 class Container:
@@ -59,6 +61,10 @@ class Container:
         numbers = [member.group.id for member in members]
         if not numbers or len(set(numbers)) != len(numbers):
             raise UsageError("at least one group is needed, and none twice", code="groups-invalid")
+        without = [member.group.id for member in members if member.state.noiommu]
+        refuse_without_iommu(
+            without, len(numbers), self.wanted if self.backend is None else self.backend.name
+        )
         backend = self.backend or choose(self.wanted, members, self.dev)
         joined: list[int] = []
         try:
@@ -121,8 +127,10 @@ class Container:
     # --- the address space --------------------------------------------------------------------------------
 
     def plan_space(self) -> planning.Space:
-        """The address space as it is now."""
+        """The address space as it is now. Raises KernelRefusal where nothing can be mapped."""
         offer = self.space.offer()
+        if offer is None:
+            raise explain("VFIO_IOMMU_MAP_DMA", errno.ENOTTY, self.state)
         regions = [region for member in self.members.values() for region in member.group.reserved_regions]
         return planning.Space(
             page_sizes=offer.page_sizes or mmap.PAGESIZE,
@@ -130,6 +138,7 @@ class Container:
             reserved=[(region.start, region.end, region.type) for region in regions],
             mappings=[(run.iova, run.size) for run in self.mappings.runs],
             entries=offer.entries,
+            pages=offer.pages,
         )
 
     # --- dirty pages -----------------------------------------------------------------------------

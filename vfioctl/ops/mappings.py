@@ -10,7 +10,7 @@ from contextlib import suppress
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, NamedTuple
 
-from vfioctl.errors import KernelRefusal, NotFound, UsageError
+from vfioctl.errors import KernelRefusal, NotFound, UsageError, VfioctlError
 from vfioctl.host import memory
 from vfioctl.host.ioctl import CallError
 from vfioctl.host.memory import Memory, Source
@@ -110,14 +110,19 @@ class Mappings:
         )
         buffers: list[Memory] = []
         try:
-            runs = _with_memory(plan.enforce(), fd, space.granule, state, buffers)
+            placed = plan.enforce()
+            runs = _with_memory(placed, fd, _page_of(space, placed), state, buffers)
             if (
                 plan.may_pin
             ):  # else the kernel refuses after pinning up to the limit, and populating were in vain
                 yield from _populate(buffers, state)
+            for buffer in buffers:
+                self._container.space.prepare(buffer.address, buffer.size)
             yield from self._make(runs, state)
         except BaseException:
             for buffer in buffers:
+                with suppress(VfioctlError):
+                    self._container.space.release(buffer.address, buffer.size)
                 buffer.close()
             raise
         self.runs = sorted([*self.runs, *runs], key=lambda run: run.iova)
@@ -214,9 +219,10 @@ class Mappings:
 
     def _close_unused(self, gone: Iterable[Run]) -> None:
         used = {id(run.memory) for run in self.runs}
-        for run in gone:
-            if id(run.memory) not in used:
-                run.memory.close()
+        for buffer in {id(run.memory): run.memory for run in gone if id(run.memory) not in used}.values():
+            if self._container.backend is not None:
+                self._container.backend.release(buffer.address, buffer.size)
+            buffer.close()
 
     # --- memory ----------------------------------------------------------------------------------
 
@@ -304,6 +310,14 @@ def _offsets(wants: Sequence[Want], granule: int) -> tuple[int, list[int]]:
         offsets.append(-(-end // alignment) * alignment)
         end = offsets[-1] + want.size
     return 0, offsets
+
+
+def _page_of(space: Space, placed: Sequence[Placed]) -> int:
+    """The largest page size of the ranges in which mappings are placed: memory has to be aligned to it, too."""
+    if space.pages is None:
+        return space.granule
+    windows = space.windows
+    return max(page for each in placed for first, last, page in windows if first <= each.iova <= last)
 
 
 def _alignment(size: int, granule: int) -> int:

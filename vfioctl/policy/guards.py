@@ -6,19 +6,20 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from vfioctl.errors import GuardRefusal
+from vfioctl.errors import GuardRefusal, UsageError
 from vfioctl.model import VFIO_DRIVERS, Device, KernelChoice, Use
 from vfioctl.policy.viability import is_vfio_bound
 
 
 class Kind(Enum):
     """What a guard protects: a USE by the host, the CLAIM of another tool, or who asks from the REQUEST itself. NEVER
-    is passed; a WARNING stops nothing."""
+    is passed, an OPTION by the option that its description names; a WARNING stops nothing."""
 
     USE = "use"
     CLAIM = "claim"
     REQUEST = "request"
     NEVER = "never"
+    OPTION = "option"
     WARNING = "warning"
 
 
@@ -142,6 +143,11 @@ GUARDS: Mapping[str, Guard] = {
         Kind.NEVER,
         "With reset --hot: the slot or bus has devices that the container does not hold, or that no VFIO driver has.",
     ),
+    "noiommu": Guard(
+        Kind.OPTION,
+        "The group is in no-IOMMU mode: nothing keeps its devices from any of the host's memory, and nothing can be "
+        "mapped for them. --backend noiommu opens it all the same.",
+    ),
     "has-data": Guard(
         Kind.WARNING, "A disk of the device has partitions, or something that udev knows; nothing uses it now."
     ),
@@ -206,6 +212,33 @@ def refuse_in_use(uses: Mapping[str, Sequence[Use]], allow: Collection[str]) -> 
             "guards": [{"guard": use.guard, "subject": name, "evidence": use.evidence} for name, use in found]
         },
     )
+
+
+def refuse_without_iommu(groups: Sequence[int], of: int, backend: str) -> None:
+    """Raises GuardRefusal when ``groups``, some ``of`` those of a container, are in no-IOMMU mode and ``backend`` is
+    not the one for that, and UsageError when it is and others are not."""
+    if backend == "noiommu":
+        if len(groups) < of:
+            raise UsageError(
+                "the backend noiommu is for groups without an IOMMU, and not all of these are",
+                hint="leave --backend away, and use a container of its own for each kind",
+                code="groups-invalid",
+            )
+    elif groups:
+        names = ", ".join(map(str, groups))
+        raise GuardRefusal(
+            f"guard noiommu: group {names} has no IOMMU: its devices reach all of the host's memory",
+            hint="to open it all the same, in a container of its own: "
+            f"vfioctl container open NAME {names.replace(',', '')} --backend noiommu",
+            subject=str(groups[0]),
+            code="noiommu",
+            details={
+                "guards": [
+                    {"guard": "noiommu", "subject": str(group), "evidence": f"/dev/vfio/noiommu-{group}"}
+                    for group in groups
+                ]
+            },
+        )
 
 
 def _is_passed_over(use: Use, goal: str | KernelChoice | None, is_vfio: Callable[[str], bool]) -> bool:

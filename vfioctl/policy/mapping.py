@@ -197,7 +197,9 @@ def _of_window(layout: Layout, iova: int, want: Want, facts: Facts) -> list[Vfio
             f"the window at IOVA {format_iova(iova)} has pages of {format_size(window)}, and {want.source} memory has"
             f" pages of {format_size(page)}",
             code="page-too-small",
-            hint=f"map huge pages: --source hugepages-{format_size(window)}",
+            hint=f"map huge pages: --source hugepages-{format_size(window)}"
+            if window in facts.pools
+            else f"this machine has no such memory: make a window with pages of {format_size(page)}",
         )
     ]
 

@@ -26,6 +26,17 @@ VFIO_EEH_PE_STATE_STOPPED = 2
 VFIO_EEH_PE_STATE_STOPPED_DMA = 4
 VFIO_EEH_PE_STATE_UNAVAIL = 5
 
+EEH_ERR_TYPE_32 = 0
+EEH_ERR_TYPE_64 = 1
+
+#: EEH_ERR_FUNC_* of <asm/eeh.h>, whose numbers are their places here.
+EEH_ERR_FUNC = (
+    *("LD_MEM_ADDR", "LD_MEM_DATA", "LD_IO_ADDR", "LD_IO_DATA", "LD_CFG_ADDR", "LD_CFG_DATA"),
+    *("ST_MEM_ADDR", "ST_MEM_DATA", "ST_IO_ADDR", "ST_IO_DATA", "ST_CFG_ADDR", "ST_CFG_DATA"),
+    *("DMA_RD_ADDR", "DMA_RD_DATA", "DMA_RD_MASTER", "DMA_RD_TARGET"),
+    *("DMA_WR_ADDR", "DMA_WR_DATA", "DMA_WR_MASTER", "DMA_WR_TARGET"),
+)
+
 
 class vfio_iommu_spapr_tce_info(CStruct, format="=IIIIQII"):
     """The last three are its ``ddw`` (dynamic DMA windows), which a kernel before 4.2 does not fill."""

@@ -87,7 +87,7 @@ def _attached(session: Session, group: int, backend: str) -> dict[str, Any]:
         "backend": found["backend"],
         "api_version": details.pop("api_version", None),
         "extensions": details.pop("extensions", {}),
-        "page_sizes": list(page_sizes(found["page_sizes"])),
+        "page_sizes": None if found["page_sizes"] is None else list(page_sizes(found["page_sizes"])),
         "iova_ranges": records.ranges(found["iova_ranges"]),
         "dma_avail": found["dma_avail"],
         "dirty_page_sizes": dirty and list(page_sizes(dirty)),

@@ -22,11 +22,13 @@ Piece = tuple[int, int, int]
 
 class Offer(NamedTuple):
     """What an address space takes: a bitmap of page sizes (0: not told), IOVA ranges (first, last) with the last
-    included (None: not told), and how many mappings more (None: not told)."""
+    included (None: not told), and how many mappings more (None: not told). ``pages`` are the page sizes of the ranges,
+    one each, where each has its own."""
 
     page_sizes: int
     ranges: tuple[tuple[int, int], ...] | None = None
     entries: int | None = None
+    pages: tuple[int, ...] | None = None
 
 
 class Backend(Protocol):
@@ -47,11 +49,17 @@ class Backend(Protocol):
     def leave(self, group: int) -> None:
         """Lets a group go, whose devices are closed. With the last one go all mappings."""
 
-    def offer(self) -> Offer:
-        """What it takes now."""
+    def offer(self) -> Offer | None:
+        """What it takes now; None where nothing can be mapped."""
 
     def details(self) -> Mapping[str, Any]:
         """What this kind alone has to tell, by the names of the JSON record."""
+
+    def prepare(self, vaddr: int, size: int) -> None:
+        """Before anything of a buffer is mapped: what the kernel wants to know of it."""
+
+    def release(self, vaddr: int, size: int) -> None:
+        """The opposite, after everything of the buffer is unmapped; nothing to do for one that was not prepared."""
 
     def map(self, pieces: Iterable[Piece], prot: str) -> Iterator[Piece]:
         """Maps one after the other; each is yielded when it is mapped. ``prot``: what devices may do, r, w or rw."""

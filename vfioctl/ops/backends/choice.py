@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vfioctl.host import vfio
 from vfioctl.host.iommufd import iommufd_path
 from vfioctl.ops.backends import Backend, Member
 from vfioctl.ops.backends.iommufd import Iommufd
-from vfioctl.ops.backends.type1 import IommufdGroup, Type1, open_container
+from vfioctl.ops.backends.noiommu import NoIommu
+from vfioctl.ops.backends.spapr import SpaprV1, SpaprV2
+from vfioctl.ops.backends.type1 import ContainerBackend, IommufdGroup, Type1, open_container
 from vfioctl.ops.explained import common, explained
 from vfioctl.policy.refusals import no_iommu_backend
 from vfioctl.policy.viability import is_vfio_bound
-from vfioctl.uapi import vfio as uapi
+
+#: VFIO's own containers, by preference.
+_CONTAINERS: Mapping[str, type[ContainerBackend]] = {
+    "type1v2": Type1,
+    "spapr-v2": SpaprV2,
+    "spapr-v1": SpaprV1,
+    "type1": Type1,
+}
 
 #: What ``--backend`` takes.
-BACKENDS = ("auto", "type1v2", "type1", "iommufd", "iommufd-group")
-
-#: The IOMMU types by preference.
-_TYPES = {"type1v2": uapi.VFIO_TYPE1v2_IOMMU, "type1": uapi.VFIO_TYPE1_IOMMU}
+BACKENDS = ("auto", *_CONTAINERS, "iommufd", "iommufd-group", "noiommu")
 
 
 def choose(wanted: str, members: Sequence[Member], dev: str) -> Backend:
@@ -33,9 +39,10 @@ def choose(wanted: str, members: Sequence[Member], dev: str) -> Backend:
             return IommufdGroup(open_container(dev, iommufd_path(dev)), dev)
         container = open_container(dev)
         try:
-            for name in _TYPES if wanted == "auto" else (wanted,):
-                if vfio.check_extension(container, _TYPES[name]):
-                    return Type1(name, container, dev)
+            for name in _CONTAINERS if wanted == "auto" else (wanted,):
+                kind = _CONTAINERS.get(name, NoIommu)
+                if vfio.check_extension(container, kind.TYPES[name]):
+                    return kind(name, container, dev)
         except BaseException:
             os.close(container)
             raise

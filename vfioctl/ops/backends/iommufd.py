@@ -156,6 +156,12 @@ class Iommufd:
             found = iommufd.ioas_iova_ranges(self.iommufd, self.ioas)
         return Offer(max(found.alignment, mmap.PAGESIZE), found.ranges)
 
+    def prepare(self, vaddr: int, size: int) -> None:
+        pass
+
+    def release(self, vaddr: int, size: int) -> None:
+        pass
+
     def map(self, pieces: Iterable[Piece], prot: str) -> Iterator[Piece]:
         return iommufd.ioas_map_each(self.iommufd, self.ioas, pieces, PROTECTIONS[prot])
 

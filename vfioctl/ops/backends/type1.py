@@ -45,12 +45,14 @@ PROTECTIONS = {
 class ContainerBackend:
     """What all of VFIO's containers have in common: groups that are put in, and an IOMMU type that is set once."""
 
-    iommu_type: int
-    name: str
+    #: The IOMMU types by the names of their backends.
+    TYPES: Mapping[str, int]
     accounting: str | None = "process"
 
-    def __init__(self, container: int, dev: str = "/dev") -> None:
+    def __init__(self, name: str, container: int, dev: str = "/dev") -> None:
         """``container``: a fresh one, which is this object's from then on."""
+        self.name = name
+        self.iommu_type = self.TYPES[name]
         self.dev = dev
         self.container = container
         self.opens_devices = is_iommufd(container)
@@ -111,6 +113,18 @@ class ContainerBackend:
         os.close(self.groups.pop(group))
         del self.members[group]
 
+    def offer(self) -> Offer | None:
+        return None
+
+    def details(self) -> Mapping[str, Any]:
+        return {"api_version": uapi.VFIO_API_VERSION, "extensions": ask_extensions(self.container)}
+
+    def prepare(self, vaddr: int, size: int) -> None:
+        pass
+
+    def release(self, vaddr: int, size: int) -> None:
+        pass
+
     def unmap(self, iova: int, size: int) -> int:
         return vfio.iommu_unmap_dma(self.container, iova, size)
 
@@ -162,11 +176,6 @@ class Type1(ContainerBackend):
 
     TYPES = {"type1v2": uapi.VFIO_TYPE1v2_IOMMU, "type1": uapi.VFIO_TYPE1_IOMMU}
 
-    def __init__(self, name: str, container: int, dev: str = "/dev") -> None:
-        super().__init__(container, dev)
-        self.name = name
-        self.iommu_type = self.TYPES[name]
-
     def offer(self) -> Offer:
         info = self._info()
         return Offer(info.page_sizes, info.iova_ranges, info.dma_avail)
@@ -174,8 +183,7 @@ class Type1(ContainerBackend):
     def details(self) -> Mapping[str, Any]:
         info = self._info()
         return {
-            "api_version": uapi.VFIO_API_VERSION,
-            "extensions": ask_extensions(self.container),
+            **super().details(),
             "dirty_page_sizes": info.dirty_page_sizes,
             "max_dirty_bitmap_size": info.max_dirty_bitmap_size,
         }

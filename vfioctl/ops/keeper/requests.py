@@ -9,7 +9,7 @@ import os
 
 from vfioctl.host import channel
 from vfioctl.host.channel import Message
-from vfioctl.ops.keeper import memory_requests, more_requests
+from vfioctl.ops.keeper import memory_requests, more_requests, spapr_requests
 from vfioctl.ops.keeper.kept import Kept
 from vfioctl.ops.keeper.operation import IOVA, MOST_BYTES, NAME, Answer, Field, Operation, malformed
 
@@ -115,4 +115,5 @@ OPERATIONS: dict[str, Operation] = {
     "close": Operation(_close, {}, changes=True),
     **memory_requests.OPERATIONS,
     **more_requests.OPERATIONS,
+    **spapr_requests.OPERATIONS,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from vfioctl.cli.containers import container_record, warn_wanted
+from vfioctl.cli.containers import container_record, warn
 from vfioctl.cli.output import Columns, Output, emit, output_options
 from vfioctl.cli.records import document
 from vfioctl.cli.session import Session
@@ -13,6 +13,7 @@ from vfioctl.policy.iova import pieces
 COLUMNS: Columns = {
     "name": lambda r: r["name"],
     "backend": lambda r: r["backend"],
+    "unsafe": lambda r: r["unsafe"],
     "groups": lambda r: r["groups"],
     "devices": lambda r: [device["address"] for device in r["devices"] if device["open"]],
     "mappings": lambda r: sum(pieces(mapping["size"], mapping["chunk"]) for mapping in r["mappings"]),
@@ -43,4 +44,4 @@ def command(session: Session, output: Output) -> None:
     rows = [container_record(record) for record in found]
     emit(session, output, document("containers", rows), rows, COLUMNS)
     for record in found:
-        warn_wanted(record)
+        warn(record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from vfioctl.cli.arguments import SUBJECT, group_numbers, resolve_all
-from vfioctl.cli.containers import container_record
+from vfioctl.cli.containers import container_record, warn
 from vfioctl.cli.output import Columns, Output, emit, output_options
 from vfioctl.cli.records import SCHEMA_VERSION
 from vfioctl.cli.session import Session
@@ -14,6 +14,7 @@ from vfioctl.ops.backends.choice import BACKENDS
 COLUMNS: Columns = {
     "name": lambda r: r["name"],
     "backend": lambda r: r["backend"],
+    "unsafe": lambda r: r["unsafe"],
     "groups": lambda r: r["groups"],
     "pid": lambda r: r["pid"],
     "changed": lambda r: r["changed"],
@@ -42,7 +43,7 @@ Exit status:
     type=click.Choice(BACKENDS),
     default="auto",
     show_default=True,
-    help="The kind of address space.",
+    help="The kind of address space; without an IOMMU only noiommu, which protects nothing.",
 )
 @click.option(
     "--split",
@@ -86,6 +87,8 @@ def command(
     found = opened(session.machine, name, numbers, backend, release_on_request=release_on_request)
     records = [{**container_record(record), "changed": changed} for record, changed in found]
     emit(session, output, {"schema_version": SCHEMA_VERSION, "containers": records}, records, COLUMNS)
+    for record, _ in found:
+        warn(record)
     if foreground:
         import sys
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from vfioctl.cli.containers import CONTAINER, container_record, detail_lines, warn_wanted
+from vfioctl.cli.containers import CONTAINER, container_record, detail_lines, warn
 from vfioctl.cli.output import Output, emit, output_options, text
 from vfioctl.cli.records import SCHEMA_VERSION
 from vfioctl.cli.session import Session
@@ -36,11 +36,22 @@ def command(session: Session, name: str, output: Output) -> None:
         emit(session, output, {"schema_version": SCHEMA_VERSION, **record})
     else:
         sys.stdout.write("".join(f"{visible(line)}\n" for line in _lines(record)))
-    warn_wanted(found)
+    warn(found)
 
 
 def _lines(record: dict[str, Any]) -> list[str]:
-    keys = ("name", "pid", "backend", "groups", "page_sizes", "dma_avail", "accounting", "locked", "memlock")
+    keys = (
+        "name",
+        "pid",
+        "backend",
+        "unsafe",
+        "groups",
+        "page_sizes",
+        "dma_avail",
+        "accounting",
+        "locked",
+        "memlock",
+    )
     lines = [f"{key}={text(record[key])}" for key in keys]
     lines += [f"iova_range={r['start']:#x}-{r['end']:#x}" for r in record["iova_ranges"] or []]
     for device in record["devices"]:
