@@ -24,9 +24,11 @@ from vfioctl.policy.refusals import State, explain
 class Container:
     """Groups that share an address space. The methods raise VfioctlError, and have changed nothing then."""
 
-    def __init__(self, dev: str = "/dev", wanted: str = "auto") -> None:
+    def __init__(self, dev: str = "/dev", wanted: str = "auto", charge: str | None = None) -> None:
+        """``charge``: whose limit of locked memory counts, ``user`` or ``process`` (None: as the kernel has it)."""
         self.dev = dev
         self.wanted = wanted
+        self.charge = charge
         self.backend: Backend | None = None
         self.members: dict[int, Member] = {}
         self.mappings = Mappings(self)
@@ -65,7 +67,7 @@ class Container:
         refuse_without_iommu(
             without, len(numbers), self.wanted if self.backend is None else self.backend.name
         )
-        backend = self.backend or choose(self.wanted, members, self.dev)
+        backend = self.backend or choose(self.wanted, members, self.dev, self.charge)
         joined: list[int] = []
         try:
             for member in members:

@@ -169,3 +169,16 @@ def test_a_user_is_charged_in_all_processes(vfioctl: Vfioctl, roles: Mapping[str
         vfioctl("container", "close", "--all", **setting)
         for path in ("/dev/iommu", *cdevs):
             os.chown(path, 0, 0)
+
+
+def test_the_charge_can_be_the_processs(vfioctl: Vfioctl, bound: Mapping[str, int]) -> None:
+    opened = vfioctl("container", "open", "own", bound["edu"], "--charge", "process", "-J")
+    assert opened.status == 0, opened.stderr
+    try:
+        assert opened.json["containers"][0]["accounting"] == "process"
+        assert vfioctl("map", "-c", "own", "--size", "2M").status == 0
+        assert vfioctl("container", "show", "own", "-J").json["locked"] == 2 * MIB
+    finally:
+        assert vfioctl("container", "close", "own").status == 0
+    refused = vfioctl("container", "open", "own", bound["edu"], "--charge", "user", "--backend", "type1v2")
+    assert refused.status == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+from vfioctl.errors import UsageError
 from vfioctl.host import vfio
 from vfioctl.host.iommufd import iommufd_path
 from vfioctl.ops.backends import Backend, Member
@@ -28,11 +29,13 @@ _CONTAINERS: Mapping[str, type[ContainerBackend]] = {
 BACKENDS = ("auto", *_CONTAINERS, "iommufd", "iommufd-group", "noiommu")
 
 
-def choose(wanted: str, members: Sequence[Member], dev: str) -> Backend:
+def choose(wanted: str, members: Sequence[Member], dev: str, charge: str | None = None) -> Backend:
     """A backend with no group in it yet, for these groups: iommufd, where the devices have nodes of their own and the
     caller may open all that it takes, or else VFIO's container. Raises VfioctlError."""
     if wanted == "iommufd" or (wanted == "auto" and _may_use_iommufd(members, dev)):
-        return Iommufd(dev)
+        return Iommufd(dev, charge)
+    if charge is not None:
+        raise UsageError("who is charged can be chosen with iommufd only", hint="--backend iommufd")
     state = common(member.state for member in members)
     with explained(state):
         if wanted == "iommufd-group":

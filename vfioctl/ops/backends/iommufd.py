@@ -60,8 +60,8 @@ class Iommufd:
     name = "iommufd"
     opens_devices = True
 
-    def __init__(self, dev: str = "/dev") -> None:
-        """Raises VfioctlError."""
+    def __init__(self, dev: str = "/dev", charge: str | None = None) -> None:
+        """``charge``: whose limit counts for what is mapped, ``user`` or ``process``. Raises VfioctlError."""
         self.members: dict[int, Member] = {}
         self.devices: dict[str, Bound] = {}
         #: Further address spaces, with the (iova, size, source iova) that have been copied into each.
@@ -71,6 +71,9 @@ class Iommufd:
         with explained(State(backend=self.name)):
             self.iommufd = open_node(iommufd.iommufd_path(dev))
             try:
+                if charge is not None:  # the kernel takes it as long as there is no object
+                    mode = _RLIMIT_MODES.index(charge)
+                    iommufd.option_set(self.iommufd, uapi.IOMMU_OPTION_RLIMIT_MODE, mode)
                 self.ioas = iommufd.ioas_alloc(self.iommufd)
             except BaseException:
                 os.close(self.iommufd)
@@ -209,15 +212,6 @@ class Iommufd:
         return None
 
     # --- what only iommufd can -------------------------------------------------------------------
-
-    def charge(self, mode: str) -> None:
-        """Whose limit counts for what is mapped: ``user`` or ``process``. Only before there is anything else."""
-        with explained(self.state):
-            iommufd.destroy(self.iommufd, self.ioas)
-            try:
-                iommufd.option_set(self.iommufd, uapi.IOMMU_OPTION_RLIMIT_MODE, _RLIMIT_MODES.index(mode))
-            finally:
-                self.ioas = iommufd.ioas_alloc(self.iommufd)
 
     def allow(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Promises to map in these (first, last) only, so that a device that could not bear it is refused later."""

@@ -26,9 +26,11 @@ MOST_KEPT = 8192
 class Kept:
     """The state of a keeper process. The methods raise VfioctlError."""
 
-    def __init__(self, machine: Machine, wanted: str, *, release_on_request: bool = False) -> None:
+    def __init__(
+        self, machine: Machine, wanted: str, *, charge: str | None = None, release_on_request: bool = False
+    ) -> None:
         self.machine = machine
-        self.container = Container(machine.dev, wanted)
+        self.container = Container(machine.dev, wanted, charge)
         self.requested = Requested(self, release=release_on_request)
         self.name: str | None = None
         self.path: str | None = None

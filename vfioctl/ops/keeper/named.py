@@ -85,6 +85,7 @@ def open_container(
     groups: Sequence[int],
     backend: str,
     *,
+    charge: str | None = None,
     release_on_request: bool = False,
 ) -> list[tuple[dict[str, Any], bool]]:
     """Opens a container with these groups and leaves it to its keeper: its record, and whether it was not there before.
@@ -93,7 +94,7 @@ def open_container(
     with lock.held(f"{os.path.dirname(path)}/.lock", machine.timeout, lambda text: None):
         if name in names(machine):
             return [(_the_same(machine, name, groups, backend), False)]
-        client = spawn.start(machine, backend, release_on_request=release_on_request)
+        client = spawn.start(machine, backend, charge=charge, release_on_request=release_on_request)
         try:
             with client:
                 client.call("add", {"groups": list(groups)})
@@ -110,6 +111,7 @@ def open_split(
     groups: Sequence[int],
     backend: str,
     *,
+    charge: str | None = None,
     release_on_request: bool = False,
 ) -> list[tuple[dict[str, Any], bool]]:
     """The same, but a group that cannot share the address space of those before it gets a container of its own, called
@@ -122,7 +124,7 @@ def open_split(
             if here is None:
                 called = name if not found else f"{name}.{number}"
                 ((_, is_new),) = open_container(
-                    machine, called, [number], backend, release_on_request=release_on_request
+                    machine, called, [number], backend, charge=charge, release_on_request=release_on_request
                 )
                 found[called] = is_new
                 if is_new:

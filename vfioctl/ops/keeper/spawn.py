@@ -20,7 +20,9 @@ from vfioctl.ops.keeper.server import Server
 GRACE = 10.0
 
 
-def start(machine: Machine, backend: str, *, release_on_request: bool = False) -> Client:
+def start(
+    machine: Machine, backend: str, *, charge: str | None = None, release_on_request: bool = False
+) -> Client:
     """A keeper without a name and without groups. It is a child process, which ends when its client is closed."""
     here, there = channel.pair()
     with postponed() as mask:
@@ -33,7 +35,8 @@ def start(machine: Machine, backend: str, *, release_on_request: bool = False) -
                     os.dup2(nowhere, stream)
                 os.chdir("/")
                 _close_others(there.fileno())
-                server = Server(Kept(machine, backend, release_on_request=release_on_request), Channel(there))
+                kept = Kept(machine, backend, charge=charge, release_on_request=release_on_request)
+                server = Server(kept, Channel(there))
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
                 server.run()
             finally:

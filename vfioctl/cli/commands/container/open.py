@@ -56,6 +56,12 @@ Exit status:
     help="Let a group go as soon as somebody unbinds or unplugs one of its devices.",
 )
 @click.option(
+    "--charge",
+    type=click.Choice(["user", "process"]),
+    help="With iommufd: whose limit of locked memory counts, all that the user has mapped or this process alone.  "
+    "[default: user, as the kernel has it]",
+)
+@click.option(
     "--foreground",
     is_flag=True,
     help="Stay until the container is closed, for a service of systemd (Type=notify).",
@@ -69,6 +75,7 @@ def command(
     backend: str,
     split: bool,
     release_on_request: bool,
+    charge: str | None,
     foreground: bool,
     output: Output,
 ) -> None:
@@ -84,7 +91,9 @@ def command(
     snapshot = session.snapshot(subjects)
     numbers = sorted(group_numbers(snapshot, resolve_all(session, snapshot, subjects)))
     opened = named.open_container if not split else named.open_split
-    found = opened(session.machine, name, numbers, backend, release_on_request=release_on_request)
+    found = opened(
+        session.machine, name, numbers, backend, charge=charge, release_on_request=release_on_request
+    )
     records = [{**container_record(record), "changed": changed} for record, changed in found]
     emit(session, output, {"schema_version": SCHEMA_VERSION, "containers": records}, records, COLUMNS)
     for record, _ in found:
