@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from tests.kernel.guest.conftest import Vfioctl
 
 DEMO = Path(__file__).parent.parent / "demo.sh"
+BIN = Path("/run/bin")
 DRIVER = Path(__file__).parent.parent / "dma.sh"
 
 
@@ -29,8 +32,19 @@ def shell(*words: str, roles: Mapping[str, str]) -> str:
     return done.stdout
 
 
+def _vfioctl_found() -> dict[str, str]:
+    """An environment in which scripts find vfioctl: on other architectures the host's is not to be executed."""
+    if shutil.which("vfioctl"):
+        return {}
+    BIN.mkdir(exist_ok=True)
+    program = BIN / "vfioctl"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m vfioctl "$@"\n')
+    program.chmod(0o755)
+    return {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": ":".join(sys.path)}
+
+
 def drive(device: str, *backend: str, roles: Mapping[str, str]) -> None:
-    said = shell("sh", str(DRIVER), device, *backend, roles=roles)
+    said = shell("sh", str(DRIVER), device, *backend, roles={**roles, **_vfioctl_found()})
     assert "copied by the device: the bytes are equal" in said
     assert "the IOMMU has refused it" in said
 
