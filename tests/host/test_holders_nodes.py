@@ -9,6 +9,7 @@ import pytest
 
 from tests.fakes.tree import Tree, modalias_of
 from vfioctl.host.holders.nodes import DeviceNode, Owners, nodes_of, suspects
+from vfioctl.host.reader import read_snapshot
 from vfioctl.model import Device, PciIds
 
 PCI = PciIds("010802", "1b36", "0010", "1af4", "1100")
@@ -133,3 +134,15 @@ def test_what_a_vfio_device_file_may_be_of(tree: Tree) -> None:
 
 def test_a_directory_of_nobody() -> None:
     assert [Owners("/", [KEY]).of(path) for path in ("/", "//sys/x", "sys/x", "")] == [[], [], [], []]
+
+
+def test_a_mediated_device_that_has_left_its_bus_while_the_kernel_waits_for_its_users(tree: Tree) -> None:
+    uuid = "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001"
+    tree.group(6)
+    tree.device(Device(uuid, "mdev", 6, None))
+    node(tree, "/sys/devices/virtual/vfio/6", "242:6", "vfio", "vfio/6")
+    tree.unlink(f"/sys/bus/mdev/devices/{uuid}")
+    tree.unlink(f"/sys/devices/mdev/{uuid}/subsystem")
+    assert paths(tree, f"mdev/{uuid}") == [("/dev/vfio/6", "vfio")]
+    (group,) = [group for group in read_snapshot(tree.root).groups if group.id == 6]
+    assert [device.key for device in group.devices] == [f"mdev/{uuid}"]

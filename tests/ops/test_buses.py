@@ -13,6 +13,7 @@ from tests.fakes.drivers import FakeDevice, FakeDriver, PciId
 from tests.fakes.kernel import FakeKernel
 from tests.fakes.machine import FakeMachine, Killed
 from tests.fakes.topology import ROLES, SMALL, boot
+from vfioctl.host.holders import Holder
 
 MDEV = "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001"
 NIC = ROLES["nic_a"]
@@ -165,6 +166,14 @@ def test_a_mediated_device_has_its_driver_for_life(kernel: FakeKernel) -> None:
     refused = run(kernel, "bind", MDEV, "-J")
     assert (refused.status, refused.json_error["code"]) == (2, "mediated-device")
     assert kernel.writes == []
+
+
+def test_a_mediated_device_that_is_held_is_not_to_be_removed_by_hand(kernel: FakeKernel) -> None:
+    machine = FakeMachine(kernel)
+    machine.held["/dev/vfio/44"] = [Holder(7, "qemu", 0)]
+    refused = run_command(machine, "unbind", MDEV, "-J")
+    assert (refused.status, refused.json_error["code"]) == (6, "group-busy")
+    assert "process 7" in refused.json_error["message"]
 
 
 def test_what_cannot_be_reset_is_not_for_vfio_platform(kernel: FakeKernel) -> None:

@@ -180,6 +180,16 @@ def test_a_device_that_the_host_has_is_left_alone_whatever_is_on_record(kernel: 
     assert binding(kernel, NIC) == ("e1000", "e1000")
 
 
+@pytest.mark.parametrize(("iommufd", "status"), [(False, 7), (True, 0)])
+def test_a_kernel_without_type1(tmp_path: Path, iommufd: bool, status: int) -> None:
+    """CONFIG_IOMMUFD_VFIO_CONTAINER: iommufd, of which vfio makes use, is what containers work with."""
+    kernel = boot(str(tmp_path), SMALL)
+    kernel.has_type1 = False
+    if iommufd:
+        kernel.tree.directory("/sys/module/iommufd")
+    assert run_command(FakeMachine(kernel), "bind", EDU).status == status
+
+
 def test_access_to_what_is_bound_already(kernel: FakeKernel) -> None:
     group = kernel.devices[EDU].group
     assert run_command(FakeMachine(kernel), "bind", group).status == 0

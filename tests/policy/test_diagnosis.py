@@ -43,6 +43,8 @@ def test_causes(platform: Platform, cause: str, cure: str) -> None:
         ("aarch64", ("smmu3.0x0000000009050000",), "e1000e", False),
         ("aarch64", (), None, False),
         ("x86_64", ("dmar0",), None, False),
+        ("x86_64", ("ivhd0",), None, False),
+        ("x86_64", ("0000:00:1c.0",), None, True),  # a virtio-iommu is called by its device
         (None, (), None, False),
     ],
 )

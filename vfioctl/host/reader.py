@@ -188,7 +188,7 @@ class _Reader:
         if pci is None or address.count(".") != 1:
             # A device whose name another bus has too gets a link with a suffix: the link's target is its name.
             address = link_name(path, dir_fd) or address
-        bus = "pci" if pci else link_name("subsystem", fd) or "unknown"
+        bus = "pci" if pci else link_name("subsystem", fd) or _lost_bus(address)
         driver = link_name("driver", fd)
         vfio_dev = None
         if (driver is not None or group is None or str(group) in self.nodes) and is_there("vfio-dev", fd):
@@ -230,6 +230,12 @@ class _Reader:
         if machine == "aarch64":
             return True if "ITS-" in text else False if re.search(r" GIC(v2|-\d)", text) else None
         return None
+
+
+def _lost_bus(address: str) -> str:
+    """Of a device that its bus has let go, but not yet its driver, for whose users the kernel waits
+    (drivers/base/bus.c, bus_remove_device): mediated devices alone are called by a UUID."""
+    return "mdev" if re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", address) else "unknown"
 
 
 def _machine(root: str) -> str | None:

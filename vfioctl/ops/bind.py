@@ -13,6 +13,7 @@ from vfioctl.ops.access import groups_of, node_paths
 from vfioctl.ops.assign import Plan, planned, virtual_functions
 from vfioctl.ops.change import Request
 from vfioctl.ops.drivers import choose_driver
+from vfioctl.ops.modules import TYPE1
 from vfioctl.ops.refuse import impact_of, refuse_held, refuse_unbindable
 from vfioctl.policy import selection
 from vfioctl.policy.viability import is_vfio_bound, judge
@@ -92,7 +93,7 @@ def plan_bind(
 def _iommu_backend(snapshot: Snapshot) -> str:
     """The module behind the container: a soft dependency of vfio, and missing in many an initramfs."""
     machine = snapshot.kernel.machine or ""
-    return "vfio_iommu_spapr_tce" if machine.startswith("ppc") else "vfio_iommu_type1"
+    return "vfio_iommu_spapr_tce" if machine.startswith("ppc") else TYPE1
 
 
 def _dynamic_ids(

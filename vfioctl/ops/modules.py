@@ -8,6 +8,8 @@ from vfioctl.errors import KernelRefusal
 from vfioctl.host.machine import Machine
 from vfioctl.ops.steps import Tell
 
+TYPE1 = "vfio_iommu_type1"
+
 
 def load_modules(machine: Machine, modules: Sequence[str], recorded: Collection[str], tell: Tell) -> None:
     """Loads modules by name or modalias. Raises KernelRefusal or DeadlinePassed.
@@ -24,8 +26,13 @@ def load_modules(machine: Machine, modules: Sequence[str], recorded: Collection[
             machine.load_module(module)
         except KernelRefusal:
             # A modalias that no module answers to is no failure: the device may have no host driver at all.
-            if ":" not in module:
+            if ":" not in module and not _stood_in_for(machine, module):
                 raise
     for device in machine.snapshot().devices:
         if device.key not in recorded and device.driver != before.get(device.key, device.driver):
             tell(f"loading {', '.join(modules)} has given {device.address} to {device.driver} as well")
+
+
+def _stood_in_for(machine: Machine, module: str) -> bool:
+    """A kernel with CONFIG_IOMMUFD_VFIO_CONTAINER has iommufd serve the containers, and no module for type 1."""
+    return module == TYPE1 and machine.has_module("iommufd")

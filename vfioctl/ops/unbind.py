@@ -34,14 +34,15 @@ def plan_unbind(
     goals: dict[str, BindingGoal] = {}
     modules: list[str] = []
     for device in devices:
-        refuse_unreturnable(device)
         goal = _way_home(machine, device, homes, to, leave_unbound)
         goals[device.key] = goal
         if isinstance(goal.driver, str) and not machine.has_driver(device.bus, goal.driver):
             modules.append(device.modalias if to is None and device.modalias else goal.driver)
         elif goal.driver is KERNELS_CHOICE and device.modalias and goal.leaving is not None:
             modules.append(device.modalias)
-    refuse_held(machine, snapshot, goals)
+    refuse_held(machine, snapshot, goals)  # also where it is refused below, for then it would hang by hand
+    for device in devices:
+        refuse_unreturnable(device)
     request = Request(
         command="unbind",
         bindings=goals,

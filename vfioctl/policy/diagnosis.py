@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from vfioctl.model import Device, Kernel, Platform, shown
 
+#: Units of VT-d, of AMD-Vi and of s390: their drivers know from the start which devices are behind them.
+KNOWING_UNITS = ("dmar", "ivhd", "s390-iommu")
+
 
 def may_get_group(device: Device, kernel: Kernel) -> bool:
     """Whether a device without a group may be given one by its next driver: where the firmware tells device by device
-    which IOMMU it is behind, Linux looks that up when a driver is probed (drivers/of/device.c, of_dma_configure_id;
-    from 6.15 on when the device is found)."""
-    return device.driver is None and kernel.machine == "aarch64" and bool(kernel.iommu_units)
+    which IOMMU it is behind (device tree, IORT, VIOT), Linux looks that up when a driver is probed
+    (drivers/of/device.c, of_dma_configure_id; drivers/acpi/scan.c, acpi_iommu_configure_id; from 6.15 on when the
+    device is found)."""
+    return device.driver is None and any(not unit.startswith(KNOWING_UNITS) for unit in kernel.iommu_units)
 
 
 def why_no_group(device: Device, kernel: Kernel) -> tuple[str, str]:

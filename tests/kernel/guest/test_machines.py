@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.guest.conftest import Vfioctl
 from tests.kernel.testbed.machine import RMRR_BASE, RMRR_SIZE
 
 Roles = Mapping[str, str]
@@ -46,15 +45,3 @@ def test_groups_without_interrupt_remapping(roles: Roles) -> None:
     assert (DEVICES / roles["edu"] / "iommu_group").exists()
     table = Path("/sys/firmware/acpi/tables/DMAR").read_bytes()
     assert not table[37] & 1
-
-
-@pytest.mark.machine("amd-vi")
-def test_groups_behind_amd_vi(vfioctl: Vfioctl, roles: Roles) -> None:
-    assert os.listdir("/sys/class/iommu") == ["ivhd0"]
-    address = roles["edu"]
-    assert vfioctl("bind", address).status == 0
-    mapped = vfioctl("map", address, "--size", "2M", "-J")
-    assert mapped.status == 0, mapped.stderr
-    # HyperTransport's reserved region.
-    assert (0xFD00000000, 0xFFFFFFFFFF, "reserved") in reserved_regions(address)
-    assert vfioctl("unbind", address).status == 0

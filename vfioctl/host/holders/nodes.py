@@ -40,12 +40,22 @@ class Owners:
         #: Directory to the devices that it and all below it belongs to.
         self.homes: dict[str, list[str]] = {}
         for key in keys:
-            bus, _, address = key.partition("/")
-            self.add(os.path.realpath(self.at(f"sys/bus/{bus}/devices/{address}")), [key])
+            self.add(self._directory(*key.split("/", 1)), [key])
 
     def at(self, path: str) -> str:
         """Where ``path`` (relative to /) is."""
         return os.path.join(self.root, path)
+
+    def _directory(self, bus: str, address: str) -> str:
+        on_bus = self.at(f"sys/bus/{bus}/devices/{address}")
+        if not os.path.lexists(on_bus):
+            # A mediated device that is being removed has left its bus while the kernel waits for its users.
+            top = self.at("sys/kernel/iommu_groups")
+            for group in names(top):
+                member = os.path.join(top, group, "devices", address)
+                if os.path.lexists(member):
+                    return os.path.realpath(member)
+        return os.path.realpath(on_bus)
 
     def add(self, directory: str, keys: Iterable[str]) -> None:
         """The directory belongs to these devices too."""
