@@ -115,23 +115,7 @@ class Build:
         fields = archive.fields(headers)
         needed = re.findall(r"linux-(?:headers|kbuild)-[^ ,]+", fields["Depends"])
         archive.unpack([headers, *needed], self.place / "root")
-        name = "linux-source-" + ".".join(self.release.split(".")[:2])
-        (package,) = archive.download([f"{name}={fields['Version']}"], self.place / "source-package")
-        self.source.mkdir()
-        stages = (
-            ["dpkg-deb", "--fsys-tarfile", str(package)],
-            ["tar", "xO", f"./usr/src/{name}.tar.xz"],
-            ["xz", "-dc", "-T0"],
-            [
-                "tar",
-                "x",
-                "-C",
-                str(self.source),
-                "--strip-components=1",
-                *(f"{name}/{path}" for path in WANTED),
-            ],
-        )
-        _pipe(stages)
+        shutil.copytree(_source(archive, self.release, fields["Version"]), self.source)
 
     def _relocate(self, toolchain: Toolchain) -> None:
         """Have the headers, which are made for /usr, work where they are."""
@@ -182,7 +166,25 @@ class Build:
             )
 
 
-def _pipe(stages: tuple[list[str], ...]) -> None:
+def _source(archive: Archive, release: str, version: str) -> Path:
+    """What is WANTED of a kernel's source, from the cache or from the archive. Raises TestbedUnavailableError."""
+    name = "linux-source-" + ".".join(release.split(".")[:2])
+    directory = cache_directory() / "sources" / f"{name}_{version}_{RECIPE}"
+    with lock(cache_directory() / f"{name}.lock"):
+        if not directory.exists():
+            with new_directory(directory) as temporary, tempfile.TemporaryDirectory() as downloads:
+                (package,) = archive.download([f"{name}={version}"], Path(downloads, "package"))
+                wanted = [f"{name}/{path}" for path in WANTED]
+                _pipe(
+                    ["dpkg-deb", "--fsys-tarfile", str(package)],
+                    ["tar", "xO", f"./usr/src/{name}.tar.xz"],
+                    ["xz", "-dc", "-T0"],
+                    ["tar", "x", "-C", str(temporary), "--strip-components=1", *wanted],
+                )
+    return directory
+
+
+def _pipe(*stages: list[str]) -> None:
     """Run a pipeline; CalledProcessError when a part of it fails."""
     processes: list[subprocess.Popen[bytes]] = []
     for stage in stages:
