@@ -9,7 +9,7 @@ import os
 
 from vfioctl.host import channel
 from vfioctl.host.channel import Message
-from vfioctl.ops.keeper import memory_requests, more_requests, spapr_requests
+from vfioctl.ops.keeper import dirty_requests, iommufd_requests, memory_requests, spapr_requests
 from vfioctl.ops.keeper.kept import Kept
 from vfioctl.ops.keeper.operation import IOVA, MOST_BYTES, NAME, Answer, Field, Operation, malformed
 
@@ -114,6 +114,7 @@ OPERATIONS: dict[str, Operation] = {
     "publish": Operation(_publish, {"path": NAME, "name": NAME}, changes=True),
     "close": Operation(_close, {}, changes=True),
     **memory_requests.OPERATIONS,
-    **more_requests.OPERATIONS,
+    **iommufd_requests.OPERATIONS,
+    **dirty_requests.OPERATIONS,
     **spapr_requests.OPERATIONS,
 }

@@ -1,4 +1,4 @@
-"""What a keeper is asked of one kind of address space only: iommufd's, and dirty pages."""
+"""What a keeper is asked of an iommufd only: further address spaces."""
 
 from __future__ import annotations
 
@@ -61,23 +61,6 @@ def _detach(kept: Kept, message: Message) -> Answer:
     yield
 
 
-def _dirty_start(kept: Kept, message: Message) -> Answer:
-    kept.container.dirty_start()
-    return Message({"page_size": kept.container.dirty_page})
-    yield
-
-
-def _dirty_read(kept: Kept, message: Message) -> Answer:
-    return Message({"page_size": kept.container.dirty_page, "dirty": kept.container.dirty_read()})
-    yield
-
-
-def _dirty_stop(kept: Kept, message: Message) -> Answer:
-    kept.container.dirty_stop()
-    return Message({})
-    yield
-
-
 OPERATIONS: dict[str, Operation] = {
     "ioas-create": Operation(_create, {}, changes=True),
     "ioas-destroy": Operation(_destroy, {"ioas": IOVA}, changes=True),
@@ -95,7 +78,4 @@ OPERATIONS: dict[str, Operation] = {
     "ioas-allow": Operation(_allow, {"ranges": Field(list)}, changes=True),
     "ioas-attach": Operation(_attach, {"device": NAME, "ioas": IOVA, "pasid": MAYBE}, changes=True),
     "ioas-detach": Operation(_detach, {"device": NAME, "pasid": MAYBE}, changes=True),
-    "dirty-start": Operation(_dirty_start, {}, changes=True),
-    "dirty-read": Operation(_dirty_read, {}, changes=True),
-    "dirty-stop": Operation(_dirty_stop, {}, changes=True),
 }
