@@ -70,10 +70,12 @@ class TestV1:
     def test_it_is_enabled_for_the_first_mapping_and_disabled_after_the_last(self, fake: FakeVfio) -> None:
         with opened("spapr-v1", 1) as container:
             assert "VFIO_IOMMU_ENABLE" not in fake.calls
-            assert container.space.offer() == (PAGE, ((0, WINDOW_SIZE - 1),), None, (PAGE,))
+            assert container.space.offer() == (PAGE, ((0, WINDOW_SIZE - 1),), None, (PAGE,), WINDOW_SIZE)
+            assert container.mappings.plan([Want(MIB)])[1].pinned == WINDOW_SIZE
             map_(container, MIB)
             map_(container, MIB)
             assert fake.calls.count("VFIO_IOMMU_ENABLE") == 1
+            assert container.mappings.plan([Want(MIB)])[1].pinned == 0
             assert of(fake).charged == WINDOW_SIZE and len(of(fake).tces) == 2 * MIB // PAGE
             for _ in container.mappings.unmap(0):
                 pass

@@ -141,6 +141,7 @@ class Container:
             mappings=[(run.iova, run.size) for run in self.mappings.runs],
             entries=offer.entries,
             pages=offer.pages,
+            charge=offer.charge,
         )
 
     # --- dirty pages -----------------------------------------------------------------------------

@@ -37,7 +37,8 @@ class Space(NamedTuple):
     tell (before 5.4); ``reserved`` are (first, last, type) as in ``reserved_regions``; ``mappings`` are
     (iova, size), where many that follow one another may be one; ``entries`` is how many more mappings the kernel
     allows, None where it does not tell. ``pages`` are the page sizes of the ranges, one each, where each range has
-    its own (sPAPR's windows).
+    its own (sPAPR's windows). ``charge`` is what counts as locked memory next in the place of what is mapped (with
+    sPAPR v1 the whole window, once).
     """
 
     page_sizes: int = DEFAULT_PAGE_SIZES
@@ -46,6 +47,7 @@ class Space(NamedTuple):
     mappings: Sequence[tuple[int, int]] = ()
     entries: int | None = None
     pages: tuple[int, ...] | None = None
+    charge: int | None = None
 
     @property
     def granule(self) -> int:

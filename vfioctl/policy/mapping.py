@@ -134,7 +134,7 @@ def plan_all(space: Space, wants: Sequence[Want], facts: Facts) -> Plan:
         placed[at] = Placed(want, iova)
     problems.sort(key=lambda error: error.details.get("line", 0))
     entries = sum(pieces(want.size, want.chunk) for want in wants if not _of_sizes(space, want))
-    pinned = sum(want.size for want in wants)
+    pinned = sum(want.size for want in wants) if space.charge is None else space.charge
     common = [
         *_of_files(wants, facts),
         *_of_pools(wants, facts),

@@ -23,12 +23,13 @@ Piece = tuple[int, int, int]
 class Offer(NamedTuple):
     """What an address space takes: a bitmap of page sizes (0: not told), IOVA ranges (first, last) with the last
     included (None: not told), and how many mappings more (None: not told). ``pages`` are the page sizes of the ranges,
-    one each, where each has its own."""
+    one each, where each has its own; ``charge`` is what is charged next whatever is mapped (None: what is mapped)."""
 
     page_sizes: int
     ranges: tuple[tuple[int, int], ...] | None = None
     entries: int | None = None
     pages: tuple[int, ...] | None = None
+    charge: int | None = None
 
 
 class Backend(Protocol):

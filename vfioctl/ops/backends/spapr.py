@@ -88,6 +88,9 @@ class SpaprV1(Spapr):
         super().__init__(name, container, dev)
         self._buffers: set[int] = set()
 
+    def offer(self) -> Offer:
+        return super().offer()._replace(charge=0 if self._buffers else self.windows[0].size)
+
     def prepare(self, vaddr: int, size: int) -> None:
         if not self._buffers:
             with explained(self.state._replace(size=self.windows[0].size)):
