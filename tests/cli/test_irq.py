@@ -76,6 +76,14 @@ def test_enable_wait_disable(vfioctl: Vfioctl, device: FakeDevice, client: FakeC
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_what_else_is_kept_is_no_vector(vfioctl: Vfioctl, client: FakeClient) -> None:
+    eventfd = os.eventfd(1)
+    for name in ("msi", "msi/", "msi/x", "msi/0/1", "../msi/1"):
+        client.keep(f"irq/{EDU}/{name}", eventfd)
+    os.close(eventfd)
+    assert [irq["enabled"] for irq in vfioctl("list", "-J").json["irqs"]] == [[], [], [], [0]]
+
+
 def test_wait_waits(vfioctl: Vfioctl, device: FakeDevice) -> None:
     assert vfioctl("enable", "msi").status == 0
     timers = [threading.Timer(delay, device.fire, (MSI,)) for delay in (0.05, 0.1)]

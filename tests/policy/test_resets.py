@@ -25,6 +25,7 @@ def test_what_is_held_on_a_vfio_driver_may_be_reset() -> None:
         (reached("0000:01:00.1", "vfio-pci", False), "the container does not hold its group"),
         (reached("0000:01:00.1", "vfio-pci", False, None), "it is in no IOMMU group"),
         (reached("0000:01:00.1", "e1000", True), "its driver is e1000"),
+        (reached("0000:01:00.1", "e1000", False), "its driver is e1000"),
         (reached("0000:01:00.1", None, True), "it has no driver, and a VFIO driver is wanted"),
         (resets.judge(None, "0000:01:00.1", 9, False), "the container does not hold its group"),
     ],

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import select
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +19,7 @@ from vfioctl.host.ioctl import CallError
 from vfioctl.host.vfio_device import device_get_info
 from vfioctl.ops.asking import ask
 from vfioctl.ops.explained import explained
+from vfioctl.ops.keeper.client import close_all
 from vfioctl.policy.refusals import State
 from vfioctl.uapi import vfio
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Of a PCI device one of these at a time (drivers/vfio/pci/vfio_pci_intrs.c: irq_is).
 EXCLUSIVE = ("intx", "msi", "msix")
+
+_KEPT = re.compile(r"([a-z0-9_]{1,16})/([0-9]{1,4})", re.ASCII)
 
 
 class Irq(NamedTuple):
@@ -54,11 +58,10 @@ class Irqs:
     @property
     def all(self) -> tuple[Irq, ...]:
         """Every index that the device has; one without vectors is not implemented."""
-        with ExitStack() as stack:
-            kept = stack.enter_context(self._kept(""))
-            enabled = [name.split("/")[2:] for name in kept]
+        with self._kept() as kept:
+            enabled = sorted(kept)
         return tuple(
-            irq._replace(enabled=tuple(sorted(int(vector) for kind, vector in enabled if kind == irq.name)))
+            irq._replace(enabled=tuple(vector for kind, vector in enabled if kind == irq.name))
             for irq in self._known
         )
 
@@ -119,8 +122,8 @@ class Irqs:
         What is enabled stays so, and a real interrupt that comes meanwhile is not lost.
         """
         if vector in irq.enabled and irq.name != "req":
-            with self._kept(self._name(irq, vector)) as kept:
-                return self._loop(irq, vector, next(iter(kept.values())), patience)
+            with self._kept() as kept:
+                return self._loop(irq, vector, kept[irq.name, vector], patience)
         if not irq.enabled:
             self._make_room(irq)
         with _eventfds(1) as (eventfd,):
@@ -129,8 +132,8 @@ class Irqs:
                 return self._loop(irq, vector, eventfd, patience)
             finally:
                 if irq.enabled:
-                    with self._kept(self._name(irq, vector)) as kept:
-                        self._set(irq, vector, [next(iter(kept.values()), -1)])
+                    with self._kept() as kept:
+                        self._set(irq, vector, [kept.get((irq.name, vector), -1)])
                 else:
                     self._ask(lambda: calls.device_disable_irqs(self.device.fd, irq.number))
 
@@ -144,8 +147,8 @@ class Irqs:
         """
         seen: dict[int, int] = {}
         deadline = time.monotonic() + patience
-        with self._kept(self._name(irq, "")) as kept:
-            waited = {fd: int(name.rpartition("/")[2]) for name, fd in kept.items()}
+        with self._kept() as kept:
+            waited = {fd: vector for (kind, vector), fd in kept.items() if kind == irq.name}
             poll = select.poll()
             for fd, vector in waited.items():
                 if not vectors or vector in vectors:
@@ -215,15 +218,15 @@ class Irqs:
         return f"irq/{self.device.name}/{irq.name}/{vector}"
 
     @contextmanager
-    def _kept(self, name: str) -> Iterator[Mapping[str, int]]:
-        """Copies of kept eventfds, closed after the block: those under a name, or all of the device's ("")."""
-        found = self.device.client.kept(name or f"irq/{self.device.name}/")
+    def _kept(self) -> Iterator[Mapping[tuple[str, int], int]]:
+        """Copies of the eventfds that are kept for the device, by kind and vector; closed after the block."""
+        prefix = f"irq/{self.device.name}/"
+        found = self.device.client.kept(prefix)
+        places = {name: _KEPT.fullmatch(name.removeprefix(prefix)) for name in found}
         try:
-            # A name begins others: vector 1 begins 10.
-            yield {each: fd for each, fd in found.items() if not name or name.endswith("/") or each == name}
+            yield {(place[1], int(place[2])): found[name] for name, place in places.items() if place}
         finally:
-            for fd in found.values():
-                os.close(fd)
+            close_all(found)
 
     def _ask(self, work: object) -> int:
         answer: int | None = ask(self.device.name, work, self.timeout)  # type: ignore[arg-type]

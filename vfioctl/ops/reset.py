@@ -52,7 +52,7 @@ def reset_function(device: OpenDevice, snapshot: Snapshot, timeout: float) -> re
     """Resets the device alone. Raises VfioctlError."""
     ask(device.name, lambda: vfio_reset.device_reset(device.fd), timeout)
     known = next((each for each in snapshot.devices if each.address == device.name), None)
-    return resets.judge(known, device.name, known and known.group, held=True)
+    return resets.judge(known, device.name, known and known.group, held=True)._replace(why_not=None)
 
 
 def reset_hot(device: OpenDevice, snapshot: Snapshot, timeout: float) -> tuple[resets.Reached, ...]:

@@ -233,13 +233,13 @@ def _regions(regions: Regions) -> str:
 
 
 def _config(regions: Regions, device: Device) -> str:
-    if not any(region.name == "config" for region in regions.all) or device.pci is None:
+    if not any(region.name == "config" and region.info.size for region in regions.all):
         raise Untested("it is no PCI device")
     config = pci_config.decode(regions.config())
     values = {register.name: value for register, value in config.registers}
     ids = f"{values.get('VENDOR_ID', 0):04x}:{values.get('DEVICE_ID', 0):04x}"
     problems = list(config.problems)
-    if ids != f"{device.pci.vendor}:{device.pci.device}":
+    if device.pci is not None and ids != f"{device.pci.vendor}:{device.pci.device}":
         problems.insert(0, f"it is {ids}, and sysfs says {device.pci.vendor}:{device.pci.device}")
     if problems:
         raise KernelRefusal("; ".join(problems), hint="the kernel log (dmesg) may say more")

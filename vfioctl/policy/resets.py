@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from vfioctl.errors import GuardRefusal
-from vfioctl.model import VFIO_DRIVERS, Device
+from vfioctl.model import Device
+from vfioctl.policy.viability import is_vfio_bound
 
 
 class Reached(NamedTuple):
@@ -19,23 +20,19 @@ class Reached(NamedTuple):
     why_not: str | None
 
 
-def judge(
-    device: Device | None,
-    address: str,
-    group: int | None,
-    held: bool,
-    is_vfio: Callable[[str], bool] = VFIO_DRIVERS.__contains__,
-) -> Reached:
+def judge(device: Device | None, address: str, group: int | None, held: bool) -> Reached:
     """``held``: the container holds it. The kernel also wants every device that it resets on a VFIO driver
     (drivers/vfio/pci/vfio_pci_core.c: vfio_pci_is_device_in_set)."""
     driver = device.driver if device is not None else None
     why_not = None
-    if not held:
-        why_not = "the container does not hold its group" if group is not None else "it is in no IOMMU group"
-    elif driver is None:
+    if group is None and not held:
+        why_not = "it is in no IOMMU group"
+    elif device is not None and driver is None:
         why_not = "it has no driver, and a VFIO driver is wanted"
-    elif not is_vfio(driver):
+    elif device is not None and not is_vfio_bound(device):
         why_not = f"its driver is {driver}"
+    elif not held:
+        why_not = "the container does not hold its group"
     return Reached(address, group, driver, held, why_not)
 
 

@@ -9,6 +9,8 @@ import pytest
 from tests.kernel.guest.conftest import Vfioctl
 from tests.kernel.guest.sysfs import modprobe
 
+pytestmark = pytest.mark.kernels("6.1", "7.2", "6.12-iommufd")
+
 
 @pytest.fixture(scope="module")
 def held(vfioctl: Vfioctl, roles: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
@@ -46,7 +48,7 @@ def test_a_slot(vfioctl: Vfioctl, held: Mapping[str, str]) -> None:
     mf0, mf1 = held["mf0"], held["mf1"]
     shown = vfioctl("reset", mf0, "--show-scope", "-J")
     assert shown.status == 1
-    assert {each["address"]: each["held"] for each in shown.json["scope"]} == {mf0: True, mf1: True}
+    assert [each["address"] for each in shown.json["scope"]] == [mf0, mf1]
     assert [each["address"] for each in shown.json["scope"] if each["problem"]] == [mf1]
     refused = vfioctl("reset", mf0, "--hot", "-J")
     assert (refused.status, refused.json_error["code"]) == (5, "reset-scope")
