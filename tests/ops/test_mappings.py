@@ -33,6 +33,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeVfio:
     for module in (vfio, type1):
         monkeypatch.setattr(module, "open_node", fake.open_node)
     monkeypatch.setattr(memory, "memlock", lambda: Memlock(limit=None, locked=0, cap_ipc_lock=False))
+    monkeypatch.setattr(mappings, "STEP", 0.0)
     return fake
 
 
@@ -108,6 +109,12 @@ def test_a_list_takes_memory_once(fake: FakeVfio, here: Mappings) -> None:
     for n, run in enumerate(runs):
         here.write(run.iova, b"%d" % n)
     assert all(here.read(run.iova, 2).rstrip(b"\0") == b"%d" % n for n, run in enumerate(runs))
+
+
+def test_those_of_huge_pages_share_none(here: Mappings) -> None:
+    wants = [Want(PAGE), Want(3 * MIB), Want(PAGE)]
+    assert mappings._offsets(wants, 16 * MIB) == (0, [0, 16 * MIB, 32 * MIB])
+    assert mappings._offsets(wants, PAGE) == (0, [0, 2 * MIB, 5 * MIB])
 
 
 @pytest.mark.parametrize("at", range(1, 8))

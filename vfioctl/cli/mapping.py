@@ -82,7 +82,9 @@ class Asked(NamedTuple):
             yield ()
             return
         with _named(self.file):
-            fd = os.open(self.file, (os.O_RDWR if "w" in self.prot else os.O_RDONLY) | os.O_CLOEXEC)
+            # A named pipe would wait for a writer, before it is refused.
+            flags = (os.O_RDWR if "w" in self.prot else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
+            fd = os.open(self.file, flags)
         try:
             yield (fd,)
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 from bisect import bisect_right
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
 #: Transparent huge pages are of this size with 4K pages; a buffer that starts on one is pinned faster.
 HUGE_PAGE = 2 << 20
 
-#: Mappings that are made between two steps of a long request.
+#: Mappings that are made between two looks at the clock.
 BATCH = 512
+
+#: Seconds that a step of a long request takes at least, but for its last; others wait no longer than that and a batch.
+STEP = 0.05
 
 #: What a long request yields: the stage ("populate", "map", "unmap"), what is done of it, and how much it is in all.
 Progress = tuple[str, int, int]
@@ -131,6 +135,7 @@ class Mappings:
     def _make(self, runs: Sequence[Run], state: State) -> Iterator[Progress]:
         backend = self._container.space
         total, covered = sum(run.size for run in runs), 0
+        told = time.monotonic()
         made: list[tuple[int, int]] = []
         try:
             for run in runs:
@@ -148,7 +153,9 @@ class Mappings:
                     finally:
                         if done > start:
                             made.append((run.iova + start, min(done, end) - start))
-                    yield "map", covered + end, total
+                    if time.monotonic() - told >= STEP or covered + end == total:
+                        yield "map", covered + end, total
+                        told = time.monotonic()
                 covered += run.size
         except BaseException:
             # The error that is on its way matters more.
@@ -190,6 +197,7 @@ class Mappings:
 
     def _unmap(self, parts: Sequence[Run]) -> Iterator[Progress]:
         total, covered = sum(part.size for part in parts), 0
+        told = time.monotonic()
         for part in reversed(parts):
             end = part.end
             while end > part.iova:
@@ -202,7 +210,9 @@ class Mappings:
                 self._remove(begin, end)
                 covered += end - begin
                 end = begin
-                yield "unmap", covered, total
+                if time.monotonic() - told >= STEP or covered == total:
+                    yield "unmap", covered, total
+                    told = time.monotonic()
 
     def _remove(self, start: int, end: int) -> None:
         at = bisect_right(self.runs, start, key=lambda run: run.iova) - 1
@@ -285,9 +295,9 @@ def _with_memory(
     runs: dict[int, Run] = {}
     for source in dict.fromkeys(each.want.source for each in placed):
         mine = {at: each for at, each in enumerate(placed) if each.want.source == source}
-        base, offsets = _offsets([each.want for each in mine.values()], granule)
-        size = max(at + each.want.size for at, each in zip(offsets, mine.values(), strict=True))
         page = planning.page_size_of(source)
+        base, offsets = _offsets([each.want for each in mine.values()], max(granule, page or 0))
+        size = max(at + each.want.size for at, each in zip(offsets, mine.values(), strict=True))
         kind = Source("hugepages" if page else source, page, base, fd if source == "file" else None)
         with explained(state._replace(size=size)):
             buffers.append(memory.make(kind, size, _alignment(size, granule)))
@@ -299,7 +309,8 @@ def _with_memory(
 
 
 def _offsets(wants: Sequence[Want], granule: int) -> tuple[int, list[int]]:
-    """Where in a file the memory of all begins, and where in the memory that of each."""
+    """Where in a file the memory of all begins, and where in the memory that of each: in pages of its own, as they were
+    counted, for a window of sPAPR may have pages as large."""
     if wants[0].source == "file":
         base = min(want.offset for want in wants)
         return base, [want.offset - base for want in wants]

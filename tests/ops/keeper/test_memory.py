@@ -104,6 +104,17 @@ def test_a_filling_that_fails_leaves_nothing(work: FakeMachine, tmp_path: Path) 
     assert done(work, "memory", "list", "-c", "work")["mappings"] == []
 
 
+def test_files(work: FakeMachine, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"proof")
+    os.mkfifo(tmp_path / "pipe")
+    (made,) = done(work, "map", "-c", "work", "--file", tmp_path / "file", "--prot", "r")["mappings"]
+    assert made == {"iova": 0, "size": PAGE, "prot": "r", "source": "file", "chunk": None}
+    words = ("map", "-c", "work", "--size", "4K", "--prot", "r", "--file")
+    assert refused(work, *words, tmp_path / "pipe")[:2] == (2, "file-not-mappable")
+    assert refused(work, *words, tmp_path / "file", "--file-offset", "4K")[:2] == (2, "file-too-short")
+    assert refused(work, *words, tmp_path / "none")[:2] == (2, "file")
+
+
 def test_a_plan_in_words(work: FakeMachine, tmp_path: Path) -> None:
     (tmp_path / "list").write_text("0 8K\n0x1000 4K\n0xfee00000 4K rw memfd\n- 4K rw hugepages-1T\n")
     arguments = ("map", "-c", "work", "--list", tmp_path / "list", "--plan")
