@@ -116,9 +116,8 @@ class Mappings:
         try:
             placed = plan.enforce()
             runs = _with_memory(placed, fd, _page_of(space, placed), state, buffers)
-            if (
-                plan.may_pin
-            ):  # else the kernel refuses after pinning up to the limit, and populating were in vain
+            # Where pinning is not allowed, the kernel refuses after the limit is reached: populating were in vain.
+            if plan.may_pin:
                 yield from _populate(buffers, state)
             for buffer in buffers:
                 self._container.space.prepare(buffer.address, buffer.size)
