@@ -1,4 +1,5 @@
-"""The test machines: x86-64 with VT-d and a topology that holds every case, and those of other architectures.
+"""The test machines: x86-64 with VT-d and a topology that holds every case, with AMD-Vi and virtio-iommu and a part of
+it, and those of other architectures.
 
 Each device has a role name.
 """
