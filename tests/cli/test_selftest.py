@@ -156,6 +156,16 @@ def test_memory_that_is_another(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
     assert (status, checks["map"]["verdict"], checks["device"]["verdict"]) == (1, "failed", "ok")
 
 
+def test_without_an_iommu_nothing_is_mapped(bench: Bench) -> None:
+    def refuse(fields: Any) -> dict[str, Any]:
+        raise KernelRefusal("group 2 has no IOMMU: nothing can be mapped for it", code="no-iommu")
+
+    bench.keeper.answers["map"] = refuse
+    bench.keeper.record["page_sizes"] = None
+    status, checks = bench.run()
+    assert (status, checks["map"]["verdict"], checks["device"]["verdict"]) == (0, "not-tested", "ok")
+
+
 def test_configuration_space_of_another_device(bench: Bench) -> None:
     os.pwrite(bench.device.fd, b"\x86\x80", 7 << 20)
     status, checks = bench.run()
