@@ -75,8 +75,8 @@ def command(
     OFFSET may be a register's name, as with region read. Each value is one access of exactly --width bits, and
     little-endian as all of PCI is, on every machine. Nothing is printed unless --check, or a format, asks for it.
 
-    Without an open container that holds the device it is opened for this command only, and reset when that ends: what
-    was written does not stay.
+    Without an open container that holds the device it is opened for this command only, and reset (if it can be) when
+    that ends: what was written may not stay.
     """
     from vfioctl.ops.regions import Regions
     from vfioctl.policy.sizes import parse_number
@@ -99,8 +99,8 @@ def command(
             written = _store(regions, found, wanted, bits, check)
         if kept.temporary:
             messages.warn(
-                f"{kept.name} was opened for this command only, and is reset as it ends: what was written is lost; "
-                "vfioctl container open keeps it"
+                f"{kept.name} was opened for this command only, and is reset (if it can be) as it ends: "
+                "what was written may be lost; vfioctl container open keeps it"
             )
     if check or output.format in ("json", "yaml"):
         emit(
