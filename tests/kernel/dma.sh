@@ -7,8 +7,9 @@ work=$(mktemp -d /dev/shm/dma.XXXXXX)
 cd "$work"
 
 vfioctl bind "$device"
-trap 'vfioctl container close dma; vfioctl unbind "$device"; rm -r "$work"' EXIT
+trap 'vfioctl unbind "$device"; rm -r "$work"' EXIT
 vfioctl container open dma "$device" --backend "${2:-auto}"
+trap 'vfioctl container close dma; vfioctl unbind "$device"; rm -r "$work"' EXIT
 
 # A buffer to read from at IOVA 1M, and a file to write to at 2M.
 head -c 2048 /dev/urandom > block

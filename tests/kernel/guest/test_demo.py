@@ -15,6 +15,7 @@ from tests.kernel.guest.conftest import Vfioctl
 
 DEMO = Path(__file__).parent.parent / "demo.sh"
 BIN = Path("/run/bin")
+UNSAFE = Path("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts")
 DRIVER = Path(__file__).parent.parent / "dma.sh"
 
 
@@ -74,4 +75,13 @@ def test_the_driver_behind_an_amd_iommu(vfioctl: Vfioctl, roles: Mapping[str, st
 
 @pytest.mark.machine("virtio-iommu")
 def test_the_driver_behind_a_virtio_iommu(vfioctl: Vfioctl, roles: Mapping[str, str]) -> None:
-    drive(roles["edu"], roles=roles)
+    """Which does not isolate interrupts."""
+    assert vfioctl("bind", roles["edu"]).status == 0
+    try:
+        refused = vfioctl("container", "open", "x", roles["edu"], "-J")
+        assert (refused.status, refused.json_error["code"]) == (7, "interrupts-not-isolated")
+        UNSAFE.write_text("Y")
+        drive(roles["edu"], roles=roles)
+    finally:
+        UNSAFE.write_text("N")
+        vfioctl("unbind", roles["edu"])
