@@ -62,6 +62,7 @@ def test_what_a_line_leaves_out() -> None:
         ('{"size": true}', "not a number"),
         ('{"size": 1.5}', "not a number"),
         ('{"size": -1}', "not a number"),
+        ('{"size": 0}', "must be more than 0"),
         ('{"size": 4096, "prot": ["r"]}', "no protection"),
         ('{"size": 4096, "source": 7}', "a source is a word"),
         ('{"size": 4096, "iova": 99999999999999999999}', "not a number"),

@@ -118,7 +118,7 @@ class Mappings:
             runs = _with_memory(placed, fd, _page_of(space, placed), state, buffers)
             # Where pinning is not allowed, the kernel refuses after the limit is reached: populating were in vain.
             if plan.may_pin:
-                yield from _populate(buffers, state)
+                yield from _populate(buffers, runs, state)
             for buffer in buffers:
                 self._container.space.prepare(buffer.address, buffer.size)
             yield from self._make(runs, state)
@@ -334,14 +334,30 @@ def _alignment(size: int, granule: int) -> int:
     return max(granule, HUGE_PAGE if size >= HUGE_PAGE else mmap.PAGESIZE)
 
 
-def _populate(buffers: Sequence[Memory], state: State) -> Iterator[Progress]:
-    """Gives all pages memory. Raises KernelRefusal."""
-    total, covered = sum(buffer.size for buffer in buffers), 0
-    for buffer in buffers:
-        with explained(state._replace(size=buffer.size)):
-            for done in buffer.prefault():
+def _populate(buffers: Sequence[Memory], runs: Sequence[Run], state: State) -> Iterator[Progress]:
+    """Gives all pages that are to be mapped memory. Raises KernelRefusal."""
+    parts = [(buffer, *part) for buffer in buffers for part in _parts(buffer, runs)]
+    total, covered = sum(size for _, _, size in parts), 0
+    for buffer, start, size in parts:
+        with explained(state._replace(size=size)):
+            for done in buffer.prefault(start, size):
                 yield "populate", covered + done, total
-        covered += buffer.size
+        covered += size
+
+
+def _parts(buffer: Memory, runs: Sequence[Run]) -> list[tuple[int, int]]:
+    """(offset, size) of what runs have of a buffer, as few as can be: all of it, but of a file what lies between is not
+    wanted, and in a sparse one not there."""
+    if buffer.source.kind != "file":
+        return [(0, buffer.size)]
+    parts: list[tuple[int, int]] = []
+    for start, size in sorted((run.offset, run.size) for run in runs if run.memory is buffer):
+        if parts and start <= sum(parts[-1]):
+            begin = parts[-1][0]
+            parts[-1] = (begin, max(sum(parts[-1]), start + size) - begin)
+        else:
+            parts.append((start, size))
+    return parts
 
 
 def _not_mapped(iova: int) -> NotFound:

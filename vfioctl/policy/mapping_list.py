@@ -82,6 +82,8 @@ def _want(fields: dict[str, Any], number: int, prot: str, source: str) -> Want:
         offset=_offset(fields.get("file_offset") or 0),
         line=number,
     )
+    if not want.size:
+        raise UsageError("a size must be more than 0", hint=_HINT)
     if want.prot not in PROTECTIONS:
         raise UsageError(f"{visible(str(want.prot))!r} is no protection", hint="protections are rw, r and w")
     if not isinstance(want.source, str):

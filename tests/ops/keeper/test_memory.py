@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,14 @@ def test_files(work: FakeMachine, tmp_path: Path) -> None:
     assert refused(work, *words, tmp_path / "pipe")[:2] == (2, "file-not-mappable")
     assert refused(work, *words, tmp_path / "file", "--file-offset", "4K")[:2] == (2, "file-too-short")
     assert refused(work, *words, tmp_path / "none")[:2] == (2, "file")
+
+
+def test_of_a_sparse_file_what_is_mapped_gets_memory(work: FakeMachine, tmp_path: Path) -> None:
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        file.truncate(256 * MIB)
+        (tmp_path / "list").write_text(f"- 4K rw file 0\n- 8K rw file 4K\n- 4K rw file {255 * MIB}\n")
+        done(work, "map", "-c", "work", "--list", tmp_path / "list", "--file", file.name)
+        assert os.stat(file.name).st_blocks * 512 == 4 * PAGE
 
 
 def test_a_plan_in_words(work: FakeMachine, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import NamedTuple, Self
 
 from vfioctl.host.files import read
-from vfioctl.host.ioctl import CallError
+from vfioctl.host.ioctl import CallError, open_node
 
 #: From 5.14 on; the mmap module has no names for them in Python 3.11 (include/uapi/asm-generic/mman-common.h).
 MADV_POPULATE_READ, MADV_POPULATE_WRITE = 22, 23
@@ -69,7 +69,7 @@ class Memory:
         self.fd = source.fd
         # A file may be cut short by anybody: reading it here would end this process (SIGBUS), the kernel's own
         # reading is an error only.
-        self._own = None if self.fd is None else os.open("/proc/self/mem", os.O_RDWR | os.O_CLOEXEC)
+        self._own = None if self.fd is None else open_node("/proc/self/mem")
 
     def __enter__(self) -> Self:
         return self
@@ -112,21 +112,23 @@ class Memory:
             except OSError as error:
                 raise CallError("write", error.errno or 0) from error
 
-    def prefault(self, step: int = PREFAULT_STEP) -> Iterator[int]:
-        """Give every page memory, ``step`` bytes at a time; yields the bytes done in all.
+    def prefault(self, start: int = 0, size: int | None = None, step: int = PREFAULT_STEP) -> Iterator[int]:
+        """Give every page of ``size`` bytes from ``start`` on (all of them) memory, ``step`` bytes at a time; yields the
+        bytes done in all.
 
         Pinning does that too, but in one call that nobody can watch or interrupt. Raises CallError ("madvise") when
         memory runs out.
         """
-        for done in range(0, self.size, step):
-            here = min(step, self.size - done)
+        end = self.size if size is None else start + size
+        for at in range(start, end, step):
+            here = min(step, end - at)
             try:
-                self._map.madvise(self._populate, self._start + done, here)
+                self._map.madvise(self._populate, self._start + at, here)
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise CallError("madvise", error.errno or 0) from error
-                self._touch(done, here)
-            yield done + here
+                self._touch(at, here)
+            yield at + here - start
 
     def _touch(self, offset: int, size: int) -> None:
         # Before 5.14. Pages of files are left to the pinning, which cannot be killed by what is not there.
@@ -163,13 +165,13 @@ def make(source: Source = ANONYMOUS, size: int = mmap.PAGESIZE, alignment: int =
         mapped, start = _reserve(length, max(page, alignment))
         try:
             _map_file(mapped, start, length, facts.writable, fd, source.offset)
+            return Memory(mapped, start, size, source._replace(fd=fd), facts.writable)
         except BaseException:
             mapped.close()
             raise
     except BaseException:
         os.close(fd)
         raise
-    return Memory(mapped, start, size, source._replace(fd=fd), facts.writable)
 
 
 def file_facts(fd: int) -> FileFacts:
