@@ -159,10 +159,15 @@ def pair() -> tuple[Channel, socket.socket]:
     return Channel(here), there
 
 
-def connect(path: str) -> Channel:
-    """A connection to who listens at ``path``. Raises OSError (ENOENT, ECONNREFUSED: nobody does)."""
+def connect(path: str, timeout: float = 0) -> Channel:
+    """A connection to who listens at ``path``. Raises OSError (ENOENT, ECONNREFUSED: nobody does; EAGAIN: so many wait
+    for him that the kernel has not let one more wait for ``timeout`` seconds)."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
+        # Not settimeout: it waits for what has begun (EINPROGRESS), and here nothing begins.
+        sock.setblocking(timeout > 0)
+        limit = struct.pack("@ll", int(timeout), int(timeout % 1 * 1_000_000))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         with _directory_of(path) as name:
             sock.connect(name)
     except OSError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import signal
 import socket
 import time
@@ -14,9 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.fakes.command import run_command
 from tests.fakes.machine import FakeMachine
 from tests.ops.keeper.conftest import groups
-from vfioctl.errors import Busy, DeadlinePassed, NotFound, UsageError, VfioctlError
+from vfioctl.errors import Busy, DeadlinePassed, KernelRefusal, NotFound, UsageError, VfioctlError
 from vfioctl.host import channel
 from vfioctl.host.channel import Channel, Message
 from vfioctl.ops.keeper import named, spawn
@@ -193,6 +196,53 @@ def test_one_that_was_killed_is_not_there(machine: FakeMachine) -> None:
     assert opened(machine) == path
     with named.connected(machine, "work") as client:
         client.close()
+
+
+def test_one_that_takes_no_connection(machine: FakeMachine) -> None:
+    opened(machine)
+    with named.connected(machine, "work") as client:
+        os.kill(client.pid, signal.SIGSTOP)
+        waiting = []
+        with pytest.raises(BlockingIOError):
+            while True:
+                waiting.append(channel.connect(os.path.join(named.directory(machine), "work")))
+        assert named.names(machine) == ["work"]
+        machine.timeout = 0.2
+        with pytest.raises(DeadlinePassed, match="has not taken a connection"):
+            named.open_container(machine, "work", groups(machine)[:1], "auto")
+        os.kill(client.pid, signal.SIGCONT)
+        machine.timeout = 20
+        assert run_command(machine, "container", "list", "-n", "-o", "name").stdout == "work\n"
+        client.close()
+    for each in waiting:
+        each.close()
+
+
+def test_one_that_is_closed_meanwhile(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(machine)
+    monkeypatch.setattr(named, "names", lambda machine: ["other", "work"])
+    assert [each["name"] for each in run_command(machine, "container", "list", "-J").json["containers"]] == [
+        "work"
+    ]
+    assert run_command(machine, "container", "close", "other").status == NotFound.status
+    assert run_command(machine, "container", "close", "--all").status == 0
+
+
+def test_descriptors_do_not_run_out(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with spawn.temporary(machine, "auto") as client:
+        client.call("add", {"groups": groups(machine)[:1]})
+        assert resource.prlimit(client.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+        before = len(os.listdir(f"/proc/{client.pid}/fd"))
+        resource.prlimit(client.pid, resource.RLIMIT_NOFILE, (before + 6, hard))
+        wants = [[4096, None, "rw", "memfd", 0, None, None]]
+        with pytest.raises(KernelRefusal) as caught:
+            for _ in range(9):
+                client.call("map", {"wants": wants})
+        assert (caught.value.errno, caught.value.code) == (errno.EMFILE, "kernel")
+        client.call("unmap", {"all": True})
+        assert len(os.listdir(f"/proc/{client.pid}/fd")) == before
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
 
 
 def test_what_cannot_be_opened_leaves_nothing(machine: FakeMachine) -> None:

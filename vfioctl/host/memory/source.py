@@ -113,8 +113,8 @@ class Memory:
                 raise CallError("write", error.errno or 0) from error
 
     def prefault(self, start: int = 0, size: int | None = None, step: int = PREFAULT_STEP) -> Iterator[int]:
-        """Give every page of ``size`` bytes from ``start`` on (all of them) memory, ``step`` bytes at a time; yields the
-        bytes done in all.
+        """Give every page of ``size`` bytes from ``start`` on memory (of all), ``step`` bytes at a time; yields
+        the bytes done in all.
 
         Pinning does that too, but in one call that nobody can watch or interrupt. Raises CallError ("madvise") when
         memory runs out.

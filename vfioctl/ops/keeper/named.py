@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vfioctl.errors import Busy, NotFound, PermissionDenied, UsageError, VfioctlError
+from vfioctl.errors import Busy, DeadlinePassed, NotFound, PermissionDenied, UsageError, VfioctlError
 from vfioctl.host import channel, lock
 from vfioctl.host.machine import Machine
 from vfioctl.host.notify import notify
@@ -56,17 +56,24 @@ def names(machine: Machine) -> list[str]:
         return []
     for name in sorted(filter(_NAME.fullmatch, candidates)):
         with contextlib.suppress(OSError):
-            channel.connect(os.path.join(top, name)).close()
+            with contextlib.suppress(BlockingIOError):  # it is there, and does not come to take who connects
+                channel.connect(os.path.join(top, name)).close()
             found.append(name)
     return found
 
 
 @contextlib.contextmanager
 def connected(machine: Machine, name: str) -> Iterator[Client]:
-    """The container of that name. Raises NotFound."""
+    """The container of that name. Raises NotFound and DeadlinePassed."""
     path = os.path.join(directory(machine), check_name(name))
     try:
-        found = channel.connect(path)
+        found = channel.connect(path, machine.timeout)
+    except BlockingIOError as error:
+        raise DeadlinePassed(
+            f"the container {name!r} has not taken a connection within {machine.timeout:g} s",
+            hint="the kernel keeps its process waiting, or somebody has stopped it",
+            subject=name,
+        ) from error
     except (FileNotFoundError, ConnectionRefusedError) as error:
         known = ", ".join(names(machine))
         raise NotFound(
@@ -77,6 +84,16 @@ def connected(machine: Machine, name: str) -> Iterator[Client]:
         ) from error
     with Client(found, found.peer.pid, machine.timeout) as client:
         yield client
+
+
+@contextlib.contextmanager
+def closed_meanwhile() -> Iterator[None]:
+    """Around what goes through the containers there are: one that has gone since is passed over."""
+    try:
+        yield
+    except VfioctlError as error:
+        if error.code not in ("no-such-container", "keeper-gone"):
+            raise
 
 
 def open_container(

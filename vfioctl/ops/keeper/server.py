@@ -153,8 +153,9 @@ class Server:
         except VfioctlError as error:
             self._answer(client, _refusal(error))
             return True
-        except CallError as error:
-            self._answer(client, _refusal(KernelRefusal(str(error), errno=error.errno, code="kernel")))
+        except OSError as error:
+            told = str(error) if isinstance(error, CallError) else error.strerror or str(error)
+            self._answer(client, _refusal(KernelRefusal(told, errno=error.errno, code="kernel")))
             return True
         except Exception as error:  # noqa: BLE001 - a bug must not take everybody's mappings with it
             self._answer(client, _refusal(VfioctlError(f"{type(error).__name__}: {error}", code="bug")))

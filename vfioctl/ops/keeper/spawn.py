@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import time
 from collections.abc import Iterator
@@ -35,6 +36,9 @@ def start(
                     os.dup2(nowhere, stream)
                 os.chdir("/")
                 _close_others(there.fileno())
+                # The soft limit is meant for select(2); what is mapped of files takes descriptors.
+                most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+                resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
                 kept = Kept(machine, backend, charge=charge, release_on_request=release_on_request)
                 server = Server(kept, Channel(there))
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)

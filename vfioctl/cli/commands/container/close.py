@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import click
 
 from vfioctl.cli.containers import CONTAINER
@@ -36,7 +38,10 @@ def command(session: Session, name: str | None, everything: bool, output: Output
         raise UsageError("which container? NAME, or --all")
     closed = [name] if name is not None else named.names(session.machine)
     for each in closed:
-        with named.connected(session.machine, each) as client:
+        with (
+            named.closed_meanwhile() if everything else nullcontext(),
+            named.connected(session.machine, each) as client,
+        ):
             client.close()
     rows = [{"name": each, "changed": True} for each in closed]
     emit(session, output, document("containers", rows), rows, COLUMNS)

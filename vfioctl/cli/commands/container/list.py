@@ -39,7 +39,7 @@ def command(session: Session, output: Output) -> None:
 
     found = []
     for name in named.names(session.machine):
-        with named.connected(session.machine, name) as client:
+        with named.closed_meanwhile(), named.connected(session.machine, name) as client:
             found.append(client.show())
     rows = [container_record(record) for record in found]
     emit(session, output, document("containers", rows), rows, COLUMNS)
