@@ -19,7 +19,15 @@ from hypothesis import strategies as st
 from tests.fakes.command import run_command
 from tests.fakes.machine import FakeMachine
 from tests.ops.keeper.conftest import groups
-from vfioctl.errors import Busy, DeadlinePassed, KernelRefusal, NotFound, UsageError, VfioctlError
+from vfioctl.errors import (
+    Busy,
+    DeadlinePassed,
+    KernelRefusal,
+    NotFound,
+    PermissionDenied,
+    UsageError,
+    VfioctlError,
+)
 from vfioctl.host import channel
 from vfioctl.host.channel import Channel, Message
 from vfioctl.ops.keeper import named, spawn
@@ -216,6 +224,18 @@ def test_one_that_takes_no_connection(machine: FakeMachine) -> None:
         client.close()
     for each in waiting:
         each.close()
+
+
+def test_another_users_is_not_talked_to(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(machine)
+    stranger = channel.Peer(1, 12345, 12345)
+    with monkeypatch.context() as context:
+        context.setattr(Channel, "peer", stranger)
+        with pytest.raises(PermissionDenied, match="another user's"), named.connected(machine, "work"):
+            pass
+        assert named.holding(machine, groups(machine)[0]) is None
+    with named.connected(machine, "work") as client:
+        client.close()
 
 
 def test_one_that_is_closed_meanwhile(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,12 @@ def connected(machine: Machine, name: str) -> Iterator[Client]:
             code="no-such-container",
         ) from error
     with Client(found, found.peer.pid, machine.timeout) as client:
+        if found.peer.uid not in (0, os.geteuid()):
+            raise PermissionDenied(
+                f"the container {name!r} is another user's (uid {found.peer.uid})",
+                hint=f"only you should be able to write to {os.path.dirname(path)}",
+                subject=name,
+            )
         yield client
 
 
