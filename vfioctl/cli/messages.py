@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Sequence
 
-from vfioctl.errors import VfioctlError, visible
+from vfioctl.errors import VfioctlError, visible, worst
 
 
 def _line(text: str) -> None:
@@ -52,3 +53,10 @@ def error(failure: VfioctlError, *, as_json: bool = False) -> None:
         _line(f"{line}{suffix}" if index == 0 else f"  {line}")
     for line in (failure.hint or "").splitlines():
         _line(f"  cure: {line}")
+
+
+def late(errors: Sequence[VfioctlError]) -> int:
+    """Says who has not answered, of several; the exit status."""
+    for each in errors:
+        error(each)
+    return int(worst(*(each.status for each in errors)))

@@ -265,6 +265,39 @@ def test_descriptors_do_not_run_out(machine: FakeMachine, monkeypatch: pytest.Mo
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
 
 
+def test_one_that_is_stopped_hides_no_other(machine: FakeMachine) -> None:
+    opened(machine)
+    named.open_container(machine, "stopped", groups(machine)[1:], "auto")
+    with named.connected(machine, "stopped") as client:
+        stopped = client.pid
+    machine.timeout = 0.5
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        listed = run_command(machine, "container", "list", "-J")
+        assert listed.status == 124 and "has not answered" in listed.stderr
+        assert [each["name"] for each in listed.json["containers"]] == ["work"]
+        closed = run_command(machine, "container", "close", "--all", "-J")
+        assert (closed.status, closed.json["containers"]) == (124, [{"name": "work", "changed": True}])
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    machine.timeout = 20
+    assert run_command(machine, "container", "close", "--all").status == 0
+
+
+def test_a_socket_that_was_removed_is_not_missed(machine: FakeMachine) -> None:
+    """And the one that has the name since keeps it."""
+    path = opened(machine)
+    with named.connected(machine, "work") as client:
+        first = client.pid
+        os.unlink(path)
+        named.open_container(machine, "work", groups(machine)[1:], "auto")
+        os.kill(first, signal.SIGTERM)
+        client.wait_for_end(time.monotonic() + 20)
+    with named.connected(machine, "work") as client:
+        assert client.show()["groups"] == groups(machine)[1:]
+        client.close()
+
+
 def test_what_cannot_be_opened_leaves_nothing(machine: FakeMachine) -> None:
     children = set(os.listdir("/proc"))
     with pytest.raises(VfioctlError):

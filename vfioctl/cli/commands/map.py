@@ -153,7 +153,9 @@ def _check(
     asked: Asked, subjects: tuple[str, ...], container: str | None, plan: bool, user: str | None, backend: str
 ) -> None:
     if (container is None) == (not subjects):
-        raise UsageError("which groups? GROUP or DEVICE for a proof, or -c NAME for an open container")
+        raise UsageError(
+            "which groups? either GROUP or DEVICE, for a proof, or -c NAME, for an open container"
+        )
     if container is not None and backend != "auto":
         raise UsageError("--backend is decided when a container is opened")
     if container is None and asked.fill is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from vfioctl.errors import NotFound, UsageError
@@ -35,6 +36,7 @@ class Kept:
         self.name: str | None = None
         self.path: str | None = None
         self.listener: socket.socket | None = None
+        self._inode = 0
         self.ending = False
         self._kept: dict[str, int] = {}
 
@@ -150,12 +152,14 @@ class Kept:
         if self.listener is not None:
             raise UsageError("the container has a name already", code="malformed-request")
         self.listener = channel.listen(path)
-        self.path, self.name = path, name
+        self.path, self.name, self._inode = path, name, os.stat(path).st_ino
 
     def close(self) -> None:
         """Lets everything go."""
         if self.listener is not None and self.path is not None:
-            os.unlink(self.path)
+            with suppress(OSError):  # somebody has removed it, and another container may have the name since
+                if os.stat(self.path).st_ino == self._inode:
+                    os.unlink(self.path)
             self.listener.close()
             self.listener = None
         self.drop("")

@@ -93,10 +93,13 @@ def connected(machine: Machine, name: str) -> Iterator[Client]:
 
 
 @contextlib.contextmanager
-def closed_meanwhile() -> Iterator[None]:
-    """Around what goes through the containers there are: one that has gone since is passed over."""
+def or_late(late: list[DeadlinePassed]) -> Iterator[None]:
+    """Around what goes through the containers there are: one that has gone since is passed over, and so is one that
+    does not answer, which is added to ``late``."""
     try:
         yield
+    except DeadlinePassed as error:
+        late.append(error)
     except VfioctlError as error:
         if error.code not in ("no-such-container", "keeper-gone"):
             raise

@@ -35,9 +35,13 @@ class Requested:
             info = vfio_device.device_get_info(device)
             if not info.flags & uapi.VFIO_DEVICE_FLAGS_PCI or info.num_irqs <= uapi.VFIO_PCI_REQ_IRQ_INDEX:
                 return
-            fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except CallError:
+            return
+        fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
             vfio_irqs.device_set_irqs(device, uapi.VFIO_PCI_REQ_IRQ_INDEX, 0, [fd])
         except CallError:
+            os.close(fd)
             return
         self._kept.keep(f"irq/{name}/req/0", os.dup(fd))
         self._watched[fd] = name

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import click
 
+from vfioctl.cli import messages
 from vfioctl.cli.containers import container_record, warn
 from vfioctl.cli.output import Columns, Output, emit, output_options
 from vfioctl.cli.records import document
 from vfioctl.cli.session import Session
+from vfioctl.errors import DeadlinePassed
 from vfioctl.policy.iova import pieces
 
 COLUMNS: Columns = {
@@ -33,15 +35,17 @@ Examples:
 )
 @output_options(COLUMNS, DEFAULT)
 @click.pass_obj
-def command(session: Session, output: Output) -> None:
+def command(session: Session, output: Output) -> int:
     """List the caller's open containers: backend, groups, open devices, how much is mapped."""
     from vfioctl.ops.keeper import named
 
     found = []
+    late: list[DeadlinePassed] = []
     for name in named.names(session.machine):
-        with named.closed_meanwhile(), named.connected(session.machine, name) as client:
+        with named.or_late(late), named.connected(session.machine, name) as client:
             found.append(client.show())
     rows = [container_record(record) for record in found]
     emit(session, output, document("containers", rows), rows, COLUMNS)
     for record in found:
         warn(record)
+    return messages.late(late)
