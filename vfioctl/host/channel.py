@@ -75,7 +75,13 @@ class Channel:
         """Takes a message to be sent by ``flush``; with copies of its descriptors."""
         text = json.dumps(message.fields).encode()
         whole = HEADER.pack(MAGIC, len(text), len(text) + len(message.data)) + text + message.data
-        fds = tuple(os.dup(fd) for fd in message.fds)
+        fds: tuple[int, ...] = ()
+        try:
+            for fd in message.fds:
+                fds += (os.dup(fd),)
+        except OSError:
+            _close(fds)
+            raise
         for start in range(0, len(whole), PACKET):
             self._out.append((whole[start : start + PACKET], fds))
             fds = ()

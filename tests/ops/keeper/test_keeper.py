@@ -200,6 +200,9 @@ def test_one_that_was_killed_is_not_there(machine: FakeMachine) -> None:
     with named.connected(machine, "work") as client:
         os.kill(client.pid, signal.SIGKILL)
         client.wait_for_end(time.monotonic() + 10)
+        deadline = time.monotonic() + 10
+        while named.names(machine) and time.monotonic() < deadline:  # its listening socket may be closed last
+            time.sleep(0.01)
     assert os.path.exists(path) and named.names(machine) == []
     assert opened(machine) == path
     with named.connected(machine, "work") as client:
@@ -376,3 +379,54 @@ class TestNobodyBringsItDown:
                     sock.send(packet)
             except (BrokenPipeError, ConnectionResetError):
                 pass  # hung up on
+
+
+def _open_files(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def test_a_request_that_was_not_begun_leaves_no_descriptor(machine: FakeMachine) -> None:
+    machine.fake.fail = lambda number, call: time.sleep(0.002) if call == "VFIO_IOMMU_MAP_DMA" else None  # type: ignore[attr-defined]
+    path = opened(machine)
+    with named.connected(machine, "work") as client:
+        before = _open_files(client.pid)
+        one, other = channel.connect(path), channel.connect(path)
+        one.queue(Message({"op": "map", "size": 4 << 20, "chunk": 4096}))
+        assert one.flush()
+        while one.receive() is None:
+            pass
+        other.queue(Message({"op": "map", "size": 4096}, fds=(0,)))  # waits for the first
+        assert other.flush()
+        client.show()  # after that has been taken
+        other.close()
+        one.close()
+        client.call("unmap", {"all": True})
+        assert _open_files(client.pid) == before
+        client.close()
+
+
+def test_one_who_does_not_listen_does_not_keep_it_open(machine: FakeMachine) -> None:
+    path = opened(machine)
+    deaf = channel.connect(path)
+    with named.connected(machine, "work") as client:
+        client.call("map", {"size": MIB, "iova": 0x100000})
+        deaf.queue(Message({"op": "read", "iova": 0x100000, "size": MIB}))
+        assert deaf.flush()
+        client.timeout = 3
+        client.close()
+    deaf.close()
+
+
+def test_after_a_deadline_no_answer_is_mistaken(machine: FakeMachine) -> None:
+    opened(machine)
+    with named.connected(machine, "work") as client:
+        os.kill(client.pid, signal.SIGSTOP)
+        client.timeout = 0.1
+        with pytest.raises(DeadlinePassed):
+            client.show()
+        os.kill(client.pid, signal.SIGCONT)
+        with pytest.raises(DeadlinePassed):
+            client.kept("irq/")
+    with named.connected(machine, "work") as client:
+        os.unlink(os.path.join(named.directory(machine), "work"))  # which somebody cleans up
+        client.close()

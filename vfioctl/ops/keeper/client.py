@@ -26,6 +26,7 @@ class Client:
         self._channel = channel
         self.pid = pid
         self.timeout = timeout
+        self._late: DeadlinePassed | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -43,6 +44,8 @@ class Client:
     ) -> Message:
         """The answer; its descriptors are the caller's. Raises the VfioctlError that the keeper has answered, and
         DeadlinePassed when it gives no sign of life."""
+        if self._late is not None:  # its answer would be taken for that to another request
+            raise self._late
         deadline = time.monotonic() + self.timeout
         try:
             self._channel.queue(Message({"op": op, **(fields or {})}, data, tuple(fds)))
@@ -71,11 +74,12 @@ class Client:
         poll = select.poll()
         poll.register(self._channel, event)
         if not poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
-            raise DeadlinePassed(
+            self._late = DeadlinePassed(
                 f"the container has not answered within {self.timeout:g} s: {place_of(self.pid)}",
                 hint="the kernel keeps it waiting, or it is busy with another request; it goes on by itself",
                 subject=str(self.pid),
             )
+            raise self._late
 
     def show(self) -> dict[str, Any]:
         """The record of the container (``Kept.record``)."""

@@ -52,7 +52,7 @@ def names(machine: Machine) -> list[str]:
     try:
         top = directory(machine)
         candidates = os.listdir(top)
-    except (FileNotFoundError, UsageError):
+    except (FileNotFoundError, PermissionError, UsageError):  # PermissionError: su keeps XDG_RUNTIME_DIR
         return []
     for name in sorted(filter(_NAME.fullmatch, candidates)):
         with contextlib.suppress(OSError):

@@ -43,8 +43,8 @@ class Requested:
         except CallError:
             os.close(fd)
             return
-        self._kept.keep(f"irq/{name}/req/0", os.dup(fd))
         self._watched[fd] = name
+        self._kept.keep(f"irq/{name}/req/0", os.dup(fd))
 
     def waiting(self) -> Iterator[int]:
         """The descriptors to poll."""
@@ -52,7 +52,9 @@ class Requested:
 
     def arrived(self, fd: int) -> None:
         """Somebody wants the device back: says so in the system's log, and releases it when that was asked for."""
-        name = self._watched.pop(fd)
+        name = self._watched.pop(fd, None)
+        if name is None:  # let go meanwhile, with another device of its group
+            return
         os.close(fd)
         self.wanted.add(name)
         _log(f"{self._kept.name or 'a container'}: {visible(name)} is wanted back by the host")

@@ -12,7 +12,7 @@ import select
 import signal
 from collections import deque
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from vfioctl.errors import ExitStatus, KernelRefusal, PermissionDenied, VfioctlError
 from vfioctl.host.channel import Channel, Malformed, Message
@@ -33,14 +33,26 @@ class _Client:
         self.gone = False
 
 
+class _Request(NamedTuple):
+    client: _Client
+    message: Message
+    work: Answer
+
+    def close(self) -> None:
+        """Undoes what is half done."""
+        self.work.close()
+        _close(self.message)
+
+
 class Server:
     """Serves the clients of a keeper; the first one is who started it."""
 
     def __init__(self, kept: Kept, first: Channel) -> None:
         self._kept = kept
         self._clients: dict[int, _Client] = {}
-        self._queue: deque[tuple[_Client, Answer]] = deque()
+        self._queue: deque[_Request] = deque()
         self._asked_to_end = False
+        self._full = False
         self._welcome(first)
 
     def run(self) -> None:
@@ -50,18 +62,12 @@ class Server:
         for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(name, self._end)
         try:
-            while not self._asked_to_end and (self._clients or self._kept.listener):
+            while not self._asked_to_end and not self._kept.ending and (self._clients or self._kept.listener):
                 self._wait(wakeup)
                 self._step()
-                if (
-                    self._kept.ending
-                    and not self._queue
-                    and all(c.channel.sent for c in self._clients.values())
-                ):
-                    break
         finally:
             while self._queue:
-                self._queue.popleft()[1].close()  # which undoes what is half done
+                self._queue.popleft().close()
             self._kept.close()
 
     def _end(self, number: int, frame: object) -> None:
@@ -71,13 +77,14 @@ class Server:
         poll = select.poll()
         poll.register(wakeup, select.POLLIN)
         listener = self._kept.listener
-        if listener is not None and len(self._clients) < MOST_CLIENTS:
+        if listener is not None and len(self._clients) < MOST_CLIENTS and not self._full:
             poll.register(listener, select.POLLIN)
         for fd, client in self._clients.items():
             poll.register(
                 fd, (0 if client.busy else select.POLLIN) | (0 if client.channel.sent else select.POLLOUT)
             )
-        requests = set(self._kept.requested.waiting())
+        # A group is not let go under the hands of a request that is half done.
+        requests = set(self._kept.requested.waiting()) if not self._queue else set()
         for fd in requests:
             poll.register(fd, select.POLLIN)
         for fd, events in poll.poll(0 if self._queue else None):
@@ -92,9 +99,12 @@ class Server:
                     os.read(wakeup, 4096)
 
     def _accept(self, listener: Any) -> None:
-        with suppress(OSError):
+        try:
             sock, _ = listener.accept()
-            self._welcome(Channel(sock))
+        except OSError:  # no descriptors left: not again before somebody has gone
+            self._full = bool(self._clients)
+            return
+        self._welcome(Channel(sock))
 
     def _welcome(self, channel: Channel) -> None:
         self._clients[channel.fileno()] = _Client(channel)
@@ -128,20 +138,18 @@ class Server:
             return
         if operation.changes:
             client.busy = True
-            self._queue.append((client, _closing(work, message)))
+            self._queue.append(_Request(client, message, work))
         else:
-            self._advance(client, _closing(work, message))
+            self._advance(client, work)
+            _close(message)
 
     def _step(self) -> None:
         """Does a step of the request that is first in the queue."""
         if self._queue:
-            client, work = self._queue[0]
-            if client.gone:
-                self._queue.popleft()
-                work.close()
-            elif self._advance(client, work):
-                self._queue.popleft()
-                client.busy = False
+            request = self._queue[0]
+            if request.client.gone or self._advance(request.client, request.work):
+                self._queue.popleft().close()
+                request.client.busy = False
 
     def _advance(self, client: _Client, work: Answer) -> bool:
         """Does a step, and answers; whether it was the last."""
@@ -165,21 +173,18 @@ class Server:
         return False
 
     def _answer(self, client: _Client, message: Message) -> None:
-        with suppress(OSError):
+        try:
             client.channel.queue(message)
+        except OSError as error:  # no descriptors left for the copies
+            client.channel.queue(_refusal(KernelRefusal(f"dup: {error.strerror}", errno=error.errno)))
+        with suppress(OSError):
             client.channel.flush()
 
     def _hang_up(self, client: _Client) -> None:
         client.gone = True
+        self._full = False
         self._clients.pop(client.channel.fileno(), None)
         client.channel.close()
-
-
-def _closing(work: Answer, message: Message) -> Answer:
-    try:
-        return (yield from work)
-    finally:
-        _close(message)
 
 
 def _close(message: Message) -> None:
