@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 from collections import deque
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -52,7 +53,6 @@ class Server:
         self._clients: dict[int, _Client] = {}
         self._queue: deque[_Request] = deque()
         self._asked_to_end = False
-        self._full = False
         self._welcome(first)
 
     def run(self) -> None:
@@ -77,7 +77,7 @@ class Server:
         poll = select.poll()
         poll.register(wakeup, select.POLLIN)
         listener = self._kept.listener
-        if listener is not None and len(self._clients) < MOST_CLIENTS and not self._full:
+        if listener is not None and len(self._clients) < MOST_CLIENTS:
             poll.register(listener, select.POLLIN)
         for fd, client in self._clients.items():
             poll.register(
@@ -101,8 +101,8 @@ class Server:
     def _accept(self, listener: Any) -> None:
         try:
             sock, _ = listener.accept()
-        except OSError:  # no descriptors left: not again before somebody has gone
-            self._full = bool(self._clients)
+        except OSError:  # no descriptors left: who waits is seen again at once, and again
+            time.sleep(0.1)
             return
         self._welcome(Channel(sock))
 
@@ -182,7 +182,6 @@ class Server:
 
     def _hang_up(self, client: _Client) -> None:
         client.gone = True
-        self._full = False
         self._clients.pop(client.channel.fileno(), None)
         client.channel.close()
 
