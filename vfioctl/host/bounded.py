@@ -117,6 +117,14 @@ def end(pid: int) -> None:
         time.sleep(0.002)
 
 
+def readable(fd: int, seconds: float) -> bool:
+    """Whether there is something to read, or the end of it, within so many seconds. (select(2) would know descriptors
+    below 1024 only.)"""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(max(0.0, seconds) * 1000))
+
+
 def place_of(pid: int) -> Place:
     """Where a process is in the kernel now."""
 
@@ -146,8 +154,7 @@ def _receive(pid: int, receiver: int, timeout: float) -> bytes:
     deadline = time.monotonic() + timeout
     data = b""
     while True:
-        ready, _, _ = select.select([receiver], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
+        if not readable(receiver, deadline - time.monotonic()):
             raise Expired(place_of(pid))
         more = os.read(receiver, 1 << 16)
         if not more:

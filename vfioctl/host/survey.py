@@ -6,7 +6,6 @@ from __future__ import annotations
 import marshal
 import math
 import os
-import select
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -49,9 +48,7 @@ def _ask(ask: Callable[[Item], Any], items: Sequence[Item], patience: float, dea
     answers: list[Any] = []
     data = b""
     try:
-        while (left := deadline - time.monotonic()) > 0 and select.select(
-            [receiver], [], [], min(patience, left)
-        )[0]:
+        while (left := deadline - time.monotonic()) > 0 and bounded.readable(receiver, min(patience, left)):
             more = os.read(receiver, 1 << 16)
             if not more:
                 break

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from vfioctl.errors import KernelRefusal, NotFound, UsageError, visible
 from vfioctl.host import vfio_irqs as calls
 from vfioctl.host import vfio_words as words
+from vfioctl.host.bounded import readable
 from vfioctl.host.ioctl import CallError
 from vfioctl.host.vfio_device import device_get_info
 from vfioctl.ops.asking import ask
@@ -168,7 +169,7 @@ class Irqs:
     def _loop(self, irq: Irq, vector: int, eventfd: int, patience: float) -> bool:
         before = _drain(eventfd)
         self._ask(lambda: calls.device_trigger_irq(self.device.fd, irq.number, vector))
-        came = bool(select.select([eventfd], [], [], patience)[0])
+        came = readable(eventfd, patience)
         rest = before + (_drain(eventfd) - 1 if came else 0)
         if vector in irq.enabled and rest:
             os.eventfd_write(eventfd, rest)

@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from operator import or_
 from typing import Any, NamedTuple
 
-from vfioctl.errors import KernelRefusal, NotFound
+from vfioctl.errors import Busy, KernelRefusal, NotFound
 from vfioctl.host import iommufd, iommufd_hw, vfio_cdev
 from vfioctl.host.ioctl import CallError, open_node
 from vfioctl.model import Device
@@ -103,6 +103,7 @@ class Iommufd:
                 subject=str(member.group.id),
                 code="no-vfio-member",
             )
+        self._refuse_while_tracked()
         bound: dict[str, Bound] = {}
         try:
             for device in wanted:
@@ -134,6 +135,7 @@ class Iommufd:
         return Bound(member.group.id, fd, number, self.ioas, hwpt)
 
     def leave(self, group: int) -> None:
+        self._refuse_while_tracked()
         for name in [name for name, bound in self.devices.items() if bound.group == group]:
             bound = self.devices.pop(name)
             with suppress(CallError):
@@ -244,6 +246,8 @@ class Iommufd:
         """Lets a device use another address space; with ``pasid`` for its accesses with that only."""
         if number != self.ioas:
             self._further(number)
+        if pasid is None:
+            self._refuse_while_tracked()
         bound = self._bound(name)
         with explained(self.state._replace(device=name)):
             hwpt = vfio_cdev.device_attach_iommufd_pt(bound.fd, number, pasid)
@@ -252,11 +256,22 @@ class Iommufd:
 
     def detach(self, name: str, pasid: int | None = None) -> None:
         """Takes a device, or its PASID, out of its address space: all its DMA is blocked then."""
+        if pasid is None:
+            self._refuse_while_tracked()
         bound = self._bound(name)
         with explained(self.state._replace(device=name)):
             vfio_cdev.device_detach_iommufd_pt(bound.fd, pasid)
         if pasid is None:
             self.devices[name] = bound._replace(ioas=None, hwpt=None)
+
+    def _refuse_while_tracked(self) -> None:
+        """Each device has a page table of its own then, which is to be given back as it was."""
+        if self.tracked:
+            raise Busy(
+                "devices cannot come, go or change their address space while dirty pages are tracked",
+                hint="vfioctl dirty stop ends it",
+                code="dirty-tracking",
+            )
 
     def _further(self, number: int) -> None:
         if number not in self.copies:

@@ -76,7 +76,8 @@ class Client:
         if not poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
             self._late = DeadlinePassed(
                 f"the container has not answered within {self.timeout:g} s: {place_of(self.pid)}",
-                hint="the kernel keeps it waiting, or it is busy with another request; it goes on by itself",
+                hint="the kernel keeps it waiting, or it is busy with another request; what is not done when vfioctl "
+                "ends is undone",
                 subject=str(self.pid),
             )
             raise self._late

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from vfioctl.errors import NotFound, UsageError
+from vfioctl.errors import UsageError
 from vfioctl.host import channel, memory
 from vfioctl.host.machine import Machine
 from vfioctl.model import Snapshot
@@ -69,13 +69,6 @@ class Kept:
         if is_new:
             self.requested.watch(name, fd)
         return fd
-
-    def close_device(self, name: str) -> None:
-        """Closes a device, with what is kept for it."""
-        if name not in self.container.devices:
-            raise NotFound(f"{name} is not open", subject=name, code="not-in-container")
-        self._let_go(name)
-        self.container.close_device(name)
 
     def _let_go(self, name: str) -> None:
         self.requested.forget(name)

@@ -58,12 +58,6 @@ def _open(kept: Kept, message: Message) -> Answer:
     yield
 
 
-def _close_device(kept: Kept, message: Message) -> Answer:
-    kept.close_device(message.fields["device"])
-    return Message({})
-    yield
-
-
 def _keep(kept: Kept, message: Message) -> Answer:
     kept.keep(message.fields["name"], os.dup(message.fds[0]))
     return Message({})
@@ -106,7 +100,6 @@ OPERATIONS: dict[str, Operation] = {
     "add": Operation(_add, {"groups": Field(list)}, changes=True),
     "remove": Operation(_remove, {"group": IOVA}, changes=True),
     "open-device": Operation(_open, {"device": NAME}, changes=True),
-    "close-device": Operation(_close_device, {"device": NAME}, changes=True),
     "keep": Operation(_keep, {"name": NAME}, fds=(1,)),
     "kept": Operation(_kept, {"prefix": NAME}),
     "drop": Operation(_drop, {"prefix": NAME}),
