@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from tests.kernel.guest.conftest import Vfioctl
-from tests.kernel.guest.sysfs import modprobe
+from tests.kernel.guest.sysfs import driver_of, modprobe, probe, unbind
 
 pytestmark = pytest.mark.kernels("6.1", "7.2", "6.12-iommufd")
 
@@ -16,11 +16,21 @@ pytestmark = pytest.mark.kernels("6.1", "7.2", "6.12-iommufd")
 def held(vfioctl: Vfioctl, roles: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
     modprobe("vfio-pci")
     mine = [roles["nvme"], roles["mf0"], roles["edu"], roles["nic_a"]]
-    assert vfioctl("bind", *mine).status == 0
-    assert vfioctl("container", "open", "resets", *mine).status == 0
-    yield roles
-    assert vfioctl("container", "close", "resets").status == 0
-    assert vfioctl("unbind", *mine, roles["mf1"]).status == 0
+    sibling = roles["mf1"]
+    before = driver_of(sibling)
+    if before is not None:
+        unbind(sibling)
+    try:
+        bound = vfioctl("bind", *mine)
+        assert bound.status == 0, bound.stderr
+        opened = vfioctl("container", "open", "resets", *mine)
+        assert opened.status == 0, opened.stderr
+        yield roles
+        assert vfioctl("container", "close", "resets").status == 0
+    finally:
+        assert vfioctl("unbind", *mine, sibling).status == 0
+        if before is not None:
+            probe(sibling)
 
 
 def test_a_function(vfioctl: Vfioctl, held: Mapping[str, str]) -> None:
