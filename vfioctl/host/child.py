@@ -100,6 +100,7 @@ def replace(command: Command, fds: Sequence[int]) -> NoReturn:
     moved = [dup_above(fd, 3 + len(fds)) for fd in fds]
     for number, fd in enumerate(moved, 3):
         os.dup2(fd, number)
+    os.closerange(3 + len(fds), os.sysconf("SC_OPEN_MAX"))  # what vfioctl itself was given
     for name in (signal.SIGPIPE, signal.SIGXFSZ):  # the interpreter's own wish
         signal.signal(name, signal.SIG_DFL)
     if command.account is not None:

@@ -268,6 +268,23 @@ def test_descriptors_do_not_run_out(machine: FakeMachine, monkeypatch: pytest.Mo
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
 
 
+def test_the_shapes_of_changes(machine: FakeMachine) -> None:
+    """As the manual has them."""
+    first, second = groups(machine)
+    opened(machine)
+    changed = {"schema_version": 1, "name": "work", "changed": True}
+    added = run_command(machine, "container", "add", "work", second, "-J")
+    assert added.json == {**changed, "groups": [first, second]}
+    removed = run_command(machine, "container", "remove", "work", second, "-J")
+    assert removed.json == {**changed, "groups": [first]}
+    again = run_command(machine, "container", "add", "work", first, "-J")
+    assert again.json == {**changed, "groups": [first], "changed": False}
+    refused = run_command(machine, "ioas", "create", "-c", "work", "-J")
+    assert (refused.status, refused.stdout, refused.json_error["code"]) == (2, "", "not-supported")
+    closed = run_command(machine, "container", "close", "work", "-J")
+    assert closed.json == {"schema_version": 1, "containers": [{"name": "work", "changed": True}]}
+
+
 def test_one_that_is_stopped_hides_no_other(machine: FakeMachine) -> None:
     opened(machine)
     named.open_container(machine, "stopped", groups(machine)[1:], "auto")

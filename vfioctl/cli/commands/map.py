@@ -102,9 +102,10 @@ def command(
     """Map memory for the devices of an open container (-c), where it stays mapped until unmap; or prove that groups
     really work: set up a container, set the IOMMU model, map memory, report, undo it all.
 
-    No device is opened for it, so none is reset. Works as an unprivileged user once the nodes are permitted, within
-    the limit of locked memory (ulimit -l). A list has a line for each mapping, IOVA SIZE [PROT [SOURCE [OFFSET]]] with
-    - for an IOVA that vfioctl chooses, or a JSON object with the keys iova, size, prot, source and file_offset.
+    Devices are opened for it, and so reset, with iommufd only, which has no other way. Works as an unprivileged user
+    once the nodes are permitted, within the limit of locked memory (ulimit -l). A list has a line for each mapping,
+    IOVA SIZE [PROT [SOURCE [OFFSET]]] with - for an IOVA that vfioctl chooses, or a JSON object with the keys iova,
+    size, prot, source and file_offset.
     """
     from vfioctl.ops.keeper.kept import mapping_of
 

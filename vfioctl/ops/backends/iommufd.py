@@ -135,9 +135,11 @@ class Iommufd:
         return Bound(member.group.id, fd, number, self.ioas, hwpt)
 
     def leave(self, group: int) -> None:
-        self._refuse_while_tracked()
         for name in [name for name, bound in self.devices.items() if bound.group == group]:
             bound = self.devices.pop(name)
+            tracked = {hwpt: fd for hwpt, fd in self.tracked.items() if fd == bound.fd}
+            self._untrack(tracked)
+            self.tracked = {hwpt: fd for hwpt, fd in self.tracked.items() if hwpt not in tracked}
             with suppress(CallError):
                 vfio_cdev.device_detach_iommufd_pt(bound.fd)
             os.close(bound.fd)
@@ -268,7 +270,7 @@ class Iommufd:
         """Each device has a page table of its own then, which is to be given back as it was."""
         if self.tracked:
             raise Busy(
-                "devices cannot come, go or change their address space while dirty pages are tracked",
+                "devices cannot come, or change their address space, while dirty pages are tracked",
                 hint="vfioctl dirty stop ends it",
                 code="dirty-tracking",
             )
