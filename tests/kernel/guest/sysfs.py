@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vfioctl.host import vfio
@@ -68,6 +70,20 @@ def take_back(address: str) -> None:
     """Leaves a device without a driver, and without a wish for one."""
     unbind(address)
     (PCI / address / "driver_override").write_text("\n")
+
+
+@contextmanager
+def without_driver(address: str) -> Iterator[None]:
+    """The device without a driver meanwhile; the one that it had is found by the kernel again."""
+    before = driver_of(address)
+    unbind(address)
+    try:
+        yield
+    finally:
+        if before is not None:
+            unbind(address)
+            probe(address)
+            assert driver_of(address) == before
 
 
 def kernel_says_viable(group: int) -> bool:

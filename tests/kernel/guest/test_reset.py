@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from tests.kernel.guest.conftest import Vfioctl
-from tests.kernel.guest.sysfs import driver_of, modprobe, probe, unbind
+from tests.kernel.guest.sysfs import modprobe, without_driver
 
 pytestmark = pytest.mark.kernels("6.1", "7.2", "6.12-iommufd")
 
@@ -16,21 +16,14 @@ pytestmark = pytest.mark.kernels("6.1", "7.2", "6.12-iommufd")
 def held(vfioctl: Vfioctl, roles: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
     modprobe("vfio-pci")
     mine = [roles["nvme"], roles["mf0"], roles["edu"], roles["nic_a"]]
-    sibling = roles["mf1"]
-    before = driver_of(sibling)
-    if before is not None:
-        unbind(sibling)
-    try:
+    with without_driver(roles["mf1"]):
         bound = vfioctl("bind", *mine)
         assert bound.status == 0, bound.stderr
         opened = vfioctl("container", "open", "resets", *mine)
         assert opened.status == 0, opened.stderr
         yield roles
         assert vfioctl("container", "close", "resets").status == 0
-    finally:
-        assert vfioctl("unbind", *mine, sibling).status == 0
-        if before is not None:
-            probe(sibling)
+        assert vfioctl("unbind", *mine, roles["mf1"]).status == 0
 
 
 def test_a_function(vfioctl: Vfioctl, held: Mapping[str, str]) -> None:

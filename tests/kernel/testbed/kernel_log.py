@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
+
+#: Of an IOMMU's faults the kernel logs ten in five seconds and drops the rest, whoever makes them.
+RATELIMIT = 5.0  # seconds
 
 
 class KernelLog:
@@ -28,6 +33,20 @@ class KernelLog:
                 continue
             text = record.decode(errors="replace").split("\n", 1)[0]
             lines.append(text.partition(";")[2])
+
+    def wait_for(self, text: str, act: Callable[[], object], tries: int = 4) -> str:
+        """The message with ``text`` that ``act`` brings about; it is done again when the kernel has dropped it.
+        AssertionError when none comes."""
+        for _ in range(tries):
+            self.mark()
+            act()
+            until = time.monotonic() + RATELIMIT + 1
+            while time.monotonic() < until:
+                for line in self.read():
+                    if text in line:
+                        return line
+                time.sleep(0.1)
+        raise AssertionError(f"the kernel never logged {text!r}")
 
     def dmar_faults(self) -> list[str]:
         """The faults among the messages since the last call: "DMAR: [DMA Write NO_PASID] Request device ..."."""
