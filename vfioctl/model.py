@@ -130,6 +130,57 @@ class ModuleAlias(NamedTuple):
     module: str
 
 
+class PciFunction(NamedTuple):
+    """A PCI function in its place in the hierarchy.
+
+    ``path``: its directory below /sys/devices, from the host bridge on (``pci0000:00/0000:00:1c.0/0000:01:00.0``).
+    ``config``: its configuration space, as many bytes as the kernel lets the caller read: 256 or 4096 for root, 64 for
+    others, none when there is no such file. ``ids`` are the kernel's, which a VF's configuration space does not tell.
+    """
+
+    address: str
+    path: str
+    ids: PciIds
+    config: bytes = b""
+    group: int | None = None
+    driver: str | None = None
+    physfn: str | None = None
+    #: Words of ``removable``: fixed, removable, unknown; None where the platform does not say.
+    removable: str | None = None
+
+    @property
+    def parent(self) -> str | None:
+        """The bridge above; None on a root bus."""
+        above = self.path.rpartition("/")[0].rpartition("/")[2]
+        return None if above.startswith("pci") else above
+
+    @property
+    def root_bus(self) -> str:
+        """The root bus that it is below: ``pci0000:00``. One of a VMD domain lies itself below a function."""
+        return next(part for part in reversed(self.path.split("/")) if part.startswith("pci"))
+
+    @property
+    def domain_owner(self) -> str | None:
+        """The function whose driver made the domain (a VMD endpoint); None in a domain of the platform."""
+        before, _, _ = self.path.partition(f"/{self.root_bus}/")
+        return before.rpartition("/")[2] if self.root_bus in self.path.split("/")[1:] else None
+
+    @property
+    def bus(self) -> str:
+        """Domain and bus, ``0000:01``."""
+        return self.address.rpartition(":")[0]
+
+    @property
+    def slot(self) -> int:
+        """The number of the slot, 0 to 31."""
+        return int(self.address.rpartition(":")[2].partition(".")[0], 16)
+
+    @property
+    def function(self) -> int:
+        """The number of the function, 0 to 7."""
+        return int(self.address[-1])
+
+
 class Use(NamedTuple):
     """Something that the host uses a device for; ``guard`` is the name of the guard that protects it.
 
