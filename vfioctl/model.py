@@ -130,12 +130,22 @@ class ModuleAlias(NamedTuple):
     module: str
 
 
+class PciLink(NamedTuple):
+    """A link of PCI Express: speeds as sysfs words them (``8.0 GT/s PCIe``), widths in lanes; None: not known."""
+
+    speed: str | None
+    width: int | None
+    max_speed: str | None
+    max_width: int | None
+
+
 class PciFunction(NamedTuple):
     """A PCI function in its place in the hierarchy.
 
     ``path``: its directory below /sys/devices, from the host bridge on (``pci0000:00/0000:00:1c.0/0000:01:00.0``).
     ``config``: its configuration space, as many bytes as the kernel lets the caller read: 256 or 4096 for root, 64 for
-    others, none when there is no such file. ``ids`` are the kernel's, which a VF's configuration space does not tell.
+    others, none when there is no such file or the function is asleep. ``ids`` are the kernel's, which a VF's
+    configuration space does not tell.
     """
 
     address: str
@@ -147,6 +157,9 @@ class PciFunction(NamedTuple):
     physfn: str | None = None
     #: Words of ``removable``: fixed, removable, unknown; None where the platform does not say.
     removable: str | None = None
+    #: Neither configuration space nor link have been read, for that would have woken it or the bridge above.
+    asleep: bool = False
+    link: PciLink | None = None
 
     @property
     def parent(self) -> str | None:

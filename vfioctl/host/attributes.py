@@ -7,7 +7,9 @@ from typing import Any
 
 from vfioctl.host.files import link_name, names, read
 from vfioctl.host.names import carried_by
+from vfioctl.host.topology import sleeps
 
+_LINK = ("current_link_speed", "max_link_speed", "current_link_width", "max_link_width")
 _NUMBERS = ("numa_node", "sriov_totalvfs", "sriov_numvfs", "current_link_width", "max_link_width")
 _TEXTS = (
     "revision",
@@ -29,12 +31,18 @@ def read_attributes(root: str, key: str) -> dict[str, Any]:
     bus, _, address = key.partition("/")
     top = os.path.join(root, "sys/bus", bus, "devices", address)
     found: dict[str, Any] = {}
+    # Newer kernels wake what is asked for its link, as for its configuration space (drivers/pci/pci-sysfs.c).
+    waking = _LINK if sleeps(os.path.realpath(top)) else ()
     for name in _TEXTS:
-        found[name] = _read(f"{top}/{name}")
+        found[name] = None if name in waking else _read(f"{top}/{name}")
     for name in _NUMBERS:
         # sriov_numvfs takes the device's lock, which the kernel may hold for ever.
         text = (
-            _unlocked(f"{top}/{name}") if root == "/" and name == "sriov_numvfs" else _read(f"{top}/{name}")
+            None
+            if name in waking
+            else _unlocked(f"{top}/{name}")
+            if root == "/" and name == "sriov_numvfs"
+            else _read(f"{top}/{name}")
         )
         found[name] = int(text) if text and text.lstrip("-").isdecimal() else None
     found["runtime_status"] = _read(f"{top}/power/runtime_status")
