@@ -1,13 +1,17 @@
-"""For all tests: the variable that makes a skip a failure, so that a full run has run everything."""
+"""For all tests: the variable that makes a skip a failure, so that a full run has run everything; and how many cases
+the sweeps have had."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Generator
 
 import pytest
 
 NO_SKIP_VARIABLE = "VFIOCTL_TESTS_NO_SKIP"
+#: A test that tries many cases records a property so called: where it did, and how many.
+CASES = "cases"
 
 
 def no_skip() -> bool:
@@ -34,3 +38,18 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     forbid_skip(report)
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    cases: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", None) == "call":
+                for name, value in report.user_properties:
+                    if name == CASES:
+                        where, number = value
+                        cases[where] += number
+    if cases:
+        terminalreporter.section("cases of the sweeps")
+        for where, number in sorted(cases.items()):
+            terminalreporter.line(f"{where}: {number}")

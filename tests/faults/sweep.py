@@ -11,10 +11,12 @@ from typing import Any, NamedTuple, Protocol
 
 import pytest
 
+from tests.conftest import CASES
 from tests.fakes import sriov
 from tests.fakes.command import Result, run_command
 from tests.fakes.machine import FakeMachine, Killed
 from tests.fakes.topology import ROLES, SMALL, boot
+from tests.kernel.testbed.places import inside_guest
 from vfioctl.model import Access
 
 Arm = Callable[[FakeMachine], object]
@@ -205,8 +207,7 @@ class Count:
         host.reset()
 
     def judge(self, least: int, record: Callable[[str, object], None]) -> None:
-        print(f"{self.cases} cases")
-        record("cases", self.cases)
+        record(CASES, (inside_guest() or "on the fake", self.cases))
         if self.wrong:
             pytest.fail(
                 f"{len(self.wrong)} of {self.cases} cases:\n" + "\n".join(self.wrong[:40]), pytrace=False

@@ -4,13 +4,13 @@ be. The same sweeps as tests/faults, by strace's fault injection.
 A system call costs a tracer two stops, and a case a second or two, so this takes samples: every SHARE-th case, and on
 two kernels others. Faults that the kernel's version has no part in (vfioctl's own files, fork, signals, a second fault)
 are for one kernel, and what is the same code whatever the command is swept for one command. tests/faults sweeps all of
-it for all, on the fake; with SHARE = 1 so does this.
+it for all, on the fake. With VFIOCTL_TESTS_SWEEP=all every case is tried here, too.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import cycle, islice
 
 import pytest
@@ -35,7 +35,8 @@ Record = Callable[[str, object], None]
 
 KILL = "signal=SIGKILL"
 #: Of so many cases one is tried here.
-SHARE = 4
+SHARE = 1 if os.environ.get("VFIOCTL_TESTS_SWEEP") == "all" else 4
+LONG = 2400.0 / SHARE  # seconds
 #: What goes before the rename that makes a record count, and what goes after the unlink that ends it.
 RECORDING = (
     "mkdir",
@@ -86,6 +87,11 @@ def sample(faults: Iterable[Fault], kernel: str) -> Iterator[Fault]:
     return islice(faults, SHARE // 2 if kernel.startswith("6.1.") else 0, None, SHARE)
 
 
+def every_other(faults: Sequence[Fault]) -> Sequence[Fault]:
+    """Half of them, where cases are few."""
+    return faults[:: min(2, SHARE)]
+
+
 def scenarios(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         "host", names, ids=lambda name: name.replace(" ", "-"), indirect=True, scope="module"
@@ -114,7 +120,7 @@ def test_a_fault_that_does_not_happen_is_noticed() -> None:
     assert (traced.result.status, traced.met(once)) == (-9, True)
 
 
-@pytest.mark.deadline(600)
+@pytest.mark.deadline(LONG)
 @scenarios(*ALL)
 def test_killed_everywhere(host: Host, record_property: Record, kernel: str) -> None:
     count = Count()
@@ -130,7 +136,7 @@ def test_killed_everywhere(host: Host, record_property: Record, kernel: str) -> 
     count.judge(1, record_property)
 
 
-@pytest.mark.deadline(600)
+@pytest.mark.deadline(LONG)
 @scenarios("bind one", "bind a group", "bind by new-id", "unbind")
 def test_the_kernel_refuses(host: Host, record_property: Record, kernel: str) -> None:
     """Every file with every errno for one device, and the writer killed; else one errno each by turns. It refuses
@@ -150,31 +156,30 @@ def test_the_kernel_refuses(host: Host, record_property: Record, kernel: str) ->
 
 
 @pytest.mark.kernels("6.1")
-@pytest.mark.deadline(600)
+@pytest.mark.deadline(LONG)
 @scenarios("bind one")
 def test_its_own_calls_fail(host: Host, record_property: Record) -> None:
     """A full disk, and whatever else its files and the nodes may meet, one errno each by turns; a process that cannot
     be started."""
     count = Count()
     failing = [each for each in instants(host.calls, all=True) if each.call in OWN_ERRNOS]
-    for turn, instant in enumerate(failing):
+    for turn, instant in enumerate(every_other(failing)):
         errors = OWN_ERRNOS[instant.call]
-        if turn % 2 == 0:
-            fault = instant._replace(what=f"error={errors[turn // 2 % len(errors)]}")
-            with count.case(host):
-                host.strike(fault)
-                host.settle(fault)
+        fault = instant._replace(what=f"error={errors[turn % len(errors)]}")
+        with count.case(host):
+            host.strike(fault)
+            host.settle(fault)
     count.judge(8, record_property)
 
 
 @pytest.mark.kernels("6.1")
-@pytest.mark.deadline(600)
+@pytest.mark.deadline(LONG)
 @scenarios("bind one")
 def test_no_fork_from_one_on(host: Host, record_property: Record) -> None:
     """The way back fails too: that has to be said, and ``recover`` puts it right later."""
     count = Count()
     forks = [each for each in instants(host.calls, all=True) if each.call in FORKS]
-    for instant in forks[::2]:
+    for instant in every_other(forks):
         fault = instant._replace(what="error=EAGAIN", when=f"{instant.when}+")
         with count.case(host):
             host.strike(fault)
@@ -183,23 +188,22 @@ def test_no_fork_from_one_on(host: Host, record_property: Record) -> None:
 
 
 @pytest.mark.kernels("7.2")
-@pytest.mark.deadline(600)
+@pytest.mark.deadline(LONG)
 @scenarios("bind one")
 def test_a_signal_everywhere(host: Host, record_property: Record) -> None:
     """One signal each by turns, for they have one handler."""
     count = Count()
     signals = cycle(("SIGTERM", "SIGINT", "SIGHUP"))
-    for turn, instant in enumerate(instants(host.calls)):
-        if instant.call != "exit_group" and turn % 2 == 0:
-            fault = instant._replace(what=f"signal={next(signals)}")
-            with count.case(host):
-                host.strike(fault)
-                host.settle(fault)
+    for instant in every_other([each for each in instants(host.calls) if each.call != "exit_group"]):
+        fault = instant._replace(what=f"signal={next(signals)}")
+        with count.case(host):
+            host.strike(fault)
+            host.settle(fault)
     count.judge(3, record_property)
 
 
 @pytest.mark.kernels("7.2")
-@pytest.mark.deadline(600)
+@pytest.mark.deadline(LONG)
 @scenarios("bind a group")
 def test_killed_and_then_killed_in_recovery(host: Host, record_property: Record) -> None:
     """When all has been changed: recovery has most to do then."""
@@ -209,19 +213,18 @@ def test_killed_and_then_killed_in_recovery(host: Host, record_property: Record)
     result, seen = calls(("recover",), (*OWN, *SHARED))
     assert result.status == 0, result.stderr
     host.reset()
-    for turn, instant in enumerate(instants(seen)):
-        if instant.call not in (*ENDS, *RECORDING) and turn % 2 == 0:
-            fault = instant._replace(what=KILL)
-            with count.case(host):
-                host.interrupt()
-                traced = host.recover(fault)
-                assert (traced.result.status == -9) is traced.met(fault)
-                host.settle(fault, undone=True)
+    for instant in every_other([each for each in instants(seen) if each.call not in (*ENDS, *RECORDING)]):
+        fault = instant._replace(what=KILL)
+        with count.case(host):
+            host.interrupt()
+            traced = host.recover(fault)
+            assert (traced.result.status == -9) is traced.met(fault)
+            host.settle(fault, undone=True)
     count.judge(5, record_property)
 
 
 @pytest.mark.kernels("6.1")
-@pytest.mark.deadline(600)
+@pytest.mark.deadline(LONG)
 @scenarios("bind a group")
 def test_a_fault_and_then_killed_on_the_way_back(host: Host, record_property: Record) -> None:
     """The last kernel write fails, and what puts the others back is killed."""
@@ -232,12 +235,16 @@ def test_a_fault_and_then_killed_on_the_way_back(host: Host, record_property: Re
     assert result.status == 8, result.stderr
     host.reset()
     failed = next(index for index, call in enumerate(seen) if call.name == first.call and call.result == -1)
-    for turn, instant in enumerate(instants(seen, after=failed)):
-        # strace has one fault for each system call, and no path for one of two.
-        if instant.call not in (first.call, *POLLS) and instant.path is None and turn % 2 == 0:
-            second = instant._replace(what=KILL)
-            with count.case(host):
-                traced = host.strike(first, second)
-                assert (traced.result.status == -9) is traced.met(second)
-                host.settle(second, undone=True)
+    # strace has one fault for each system call, and no path for one of two.
+    possible = [
+        each
+        for each in instants(seen, after=failed)
+        if each.call not in (first.call, *POLLS) and each.path is None
+    ]
+    for instant in every_other(possible):
+        second = instant._replace(what=KILL)
+        with count.case(host):
+            traced = host.strike(first, second)
+            assert (traced.result.status == -9) is traced.met(second)
+            host.settle(second, undone=True)
     count.judge(3, record_property)
