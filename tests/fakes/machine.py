@@ -11,7 +11,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from tests.fakes.kernel import FakeKernel
 from vfioctl.errors import DeadlinePassed
-from vfioctl.host.child import Account, Command
+from vfioctl.host.accounts import Account
+from vfioctl.host.child import Command
 from vfioctl.host.files import read
 from vfioctl.host.holders import Found, Holder
 from vfioctl.host.leases import Leases, Owner

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import pwd
 import resource
 from pathlib import Path
 
 import pytest
 
 from vfioctl.host import bounded
-from vfioctl.host.child import LIMIT, _become, _libc, _search, account_of
+from vfioctl.host.accounts import account_of
+from vfioctl.host.child import LIMIT, _become, _libc, _search
 from vfioctl.host.leases import _started
 
 
@@ -40,13 +40,6 @@ def test_not_there(places: str) -> None:
     for word in ("nothing", "directory", "/no/such/path", ""):
         with pytest.raises(FileNotFoundError):
             _search(word, places)
-
-
-def test_accounts() -> None:
-    root = account_of("root")
-    assert root is not None and root == account_of("0")
-    assert (root.uid, root.home) == (0, pwd.getpwuid(0).pw_dir)
-    assert account_of("no-such-user") is None
 
 
 def test_a_process_that_has_ended_is_gone_before_its_parent_asks() -> None:

@@ -81,31 +81,31 @@ def _mode(text: str | None, for_group: bool) -> int:
 
 
 def _uid(name: str | None) -> int | None:
-    import pwd
+    from vfioctl.host.accounts import uid_of
 
     if name is None or name.isdecimal():
         return _number(name)
     _refuse_no_name("--user", name)
-    try:
-        return pwd.getpwnam(name).pw_uid
-    except KeyError as error:
+    uid = uid_of(name)
+    if uid is None:
         raise NotFound(
             f"there is no user {name!r}", hint="a name or a uid", subject=name, code="no-such-user"
-        ) from error
+        )
+    return uid
 
 
 def _gid(name: str | None) -> int | None:
-    import grp
+    from vfioctl.host.accounts import gid_of
 
     if name is None or name.isdecimal():
         return _number(name)
     _refuse_no_name("--group-owner", name)
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError as error:
+    gid = gid_of(name)
+    if gid is None:
         raise NotFound(
             f"there is no user group {name!r}", hint="a name or a gid", subject=name, code="no-such-user"
-        ) from error
+        )
+    return gid
 
 
 def _refuse_no_name(option: str, name: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import pwd
 import resource
 import signal
 import struct
@@ -12,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from vfioctl.host import bounded
+from vfioctl.host.accounts import Account
 from vfioctl.host.clib import INT, STRING, ULONG, library
 from vfioctl.host.ioctl import dup_above
 
@@ -35,17 +35,6 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "prctl": (INT, [INT, ULONG, ULONG, ULONG, ULONG]),
     "capset": (INT, [STRING, STRING]),
 }
-
-
-class Account(NamedTuple):
-    """A user as /etc/passwd (or what stands for it) has them, with the groups that they are in."""
-
-    name: str
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
-    home: str
-    shell: str
 
 
 class Command(NamedTuple):
@@ -82,16 +71,6 @@ class Postponed:
             pass
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         signal.signal(signal.SIGCHLD, self._of_children)
-
-
-def account_of(user: str) -> Account | None:
-    """The user of this name or uid; None when there is none."""
-    try:
-        entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
-    except (KeyError, OverflowError, ValueError):
-        return None
-    groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
-    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir, entry.pw_shell)
 
 
 def replace(command: Command, fds: Sequence[int]) -> NoReturn:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from vfioctl.errors import Busy, DeadlinePassed, NotFound, NotRestored, UsageError, VfioctlError, visible
+from vfioctl.host.accounts import Account, account_of
 from vfioctl.host.bounded import Expired
-from vfioctl.host.child import LIMIT, Account, Command, Postponed, account_of
+from vfioctl.host.child import LIMIT, Command, Postponed
 from vfioctl.host.machine import Machine
 from vfioctl.model import Snapshot, shown
 from vfioctl.ops.access import node_paths
