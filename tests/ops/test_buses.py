@@ -176,6 +176,28 @@ def test_a_mediated_device_that_is_held_is_not_to_be_removed_by_hand(kernel: Fak
     assert "process 7" in refused.json_error["message"]
 
 
+@pytest.mark.parametrize("key", ["css/0.0.0313", f"pci/{NIC}"])
+def test_the_parent_of_a_mediated_device(kernel: FakeKernel, key: str) -> None:
+    """They go together, and the kernel waits for the user of the one that is made when it loses its parent's driver."""
+    bus, _, address = key.partition("/")
+    if bus == "css":  # vfio_ccw makes them
+        assert run(kernel, "bind", key).status == 0
+    home = kernel.tree.homes[bus, address]
+    kernel.tree.directory(f"{home}/{MDEV}/mdev_type")
+    take = ("unbind", key) if bus == "css" else ("bind", address, "--allow", "mediated-devices")
+    machine = FakeMachine(kernel)
+    machine.held["/dev/vfio/44"] = [Holder(7, "qemu", 0)]
+    refused = run_command(machine, *take, "-J")
+    assert (refused.status, refused.json_error["code"]) == (6, "group-busy")
+    assert refused.json_error["subject"] == MDEV and "process 7" in refused.json_error["message"]
+    if bus == "pci":
+        guarded = run(kernel, "bind", address, "-J")
+        assert (guarded.status, guarded.json_error["code"]) == (5, "mediated-devices")
+        assert MDEV in guarded.json_error["message"]
+    assert run(kernel, *take).status == 0
+    assert kernel.devices[address].driver == ("io_subchannel" if bus == "css" else "vfio-pci")
+
+
 def test_what_cannot_be_reset_is_not_for_vfio_platform(kernel: FakeKernel) -> None:
     kernel.devices["fe000000.dma"].resettable = False
     before = state(kernel)

@@ -19,7 +19,8 @@ from vfioctl.host.state import StateDirectory
 from vfioctl.model import VFIO_DRIVERS, Access, Binding, ModuleAlias, SetAccess, Snapshot, Step, Use
 
 if TYPE_CHECKING:
-    from vfioctl.host.child import Account, Command
+    from vfioctl.host.accounts import Account
+    from vfioctl.host.child import Command
     from vfioctl.host.udev import NodeWatch
 
 
@@ -163,6 +164,13 @@ class Machine:
         top = self.at(f"/sys/bus/{bus}/devices/{address}")
         links = [link_name(f"{top}/{name}") for name in names(top) if name.startswith("virtfn")]
         return [f"{bus}/{name}" for name in links if name is not None]
+
+    def mediated_devices(self, key: str) -> list[str]:
+        """The keys of the mediated devices that the device's driver has made of it."""
+        from vfioctl.host.usage.functions import mediated_of
+
+        bus, _, address = key.partition("/")
+        return [f"mdev/{uuid}" for uuid in mediated_of(self.at(f"/sys/bus/{bus}/devices/{address}"))]
 
     def noiommu_enabled(self) -> bool:
         """Whether VFIO takes devices without an IOMMU, in the unsafe no-IOMMU mode."""

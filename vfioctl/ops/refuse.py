@@ -22,27 +22,31 @@ def impact_of(machine: Machine, snapshot: Snapshot, goals: Mapping[str, BindingG
 
 
 def refuse_held(machine: Machine, snapshot: Snapshot, goals: Mapping[str, BindingGoal]) -> None:
-    """A device that leaves VFIO while somebody holds it makes the kernel wait without limit. Raises Busy."""
+    """A device that leaves VFIO while somebody holds it makes the kernel wait without limit, and so does one whose
+    mediated devices go with its driver. Raises Busy."""
     groups = {group.id: group for group in snapshot.groups}
+    known = {device.key: device for device in snapshot.devices}
     for device in snapshot.devices:
         goal = goals.get(device.key)
-        if goal is None or device.group is None:
+        if goal is None:
             continue
-        if is_being_unbound(device, groups[device.group]):
+        if device.group is not None and is_being_unbound(device, groups[device.group]):
             raise being_unbound(device.address, machine.device_holders(device.key))
-        if not is_vfio_bound(device) or goal.driver == device.driver:
+        if goal.driver == device.driver:
             continue
-        node = groups[device.group].node
-        if node is not None and machine.is_held(node.path):
-            found = machine.holders(node.path, device.key)
-            who = ", ".join(dict.fromkeys(map(str, found))) or "somebody who cannot be seen from here"
-            raise Busy(
-                f"{shown(device.key)} is in use: {node.path} is held by {who}",
-                hint="end that first, for the kernel would wait for it without limit",
-                subject=device.address,
-                code="group-busy",
-                details=details(found),
-            )
+        going = [known[key] for key in machine.mediated_devices(device.key) if key in known]
+        for part in [device, *going] if is_vfio_bound(device) else going:
+            node = None if part.group is None else groups[part.group].node
+            if node is not None and machine.is_held(node.path):
+                found = machine.holders(node.path, part.key)
+                who = ", ".join(dict.fromkeys(map(str, found))) or "somebody who cannot be seen from here"
+                raise Busy(
+                    f"{shown(part.key)} is in use: {node.path} is held by {who}",
+                    hint="end that first, for the kernel would wait for it without limit",
+                    subject=part.address,
+                    code="group-busy",
+                    details=details(found),
+                )
 
 
 def refuse_unbindable(machine: Machine, snapshot: Snapshot, device: Device, driver: str) -> None:

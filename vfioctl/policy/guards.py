@@ -109,6 +109,11 @@ GUARDS: Mapping[str, Guard] = {
         "taken away first, and unbind brings as many back.",
         "echo 0 > /sys/bus/pci/devices/.../sriov_numvfs",
     ),
+    "mediated-devices": Guard(
+        Kind.USE,
+        "The device's driver has made mediated devices of it, and they go when it goes.",
+        "echo 1 > /sys/bus/mdev/devices/.../remove",
+    ),
     "libvirt": Guard(
         Kind.CLAIM, "A running libvirt domain has the device.", "virsh detach-device, or end the domain"
     ),

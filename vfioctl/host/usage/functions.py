@@ -1,4 +1,5 @@
-"""What goes with a device because it is made by it: SR-IOV virtual functions, the PCI domain of a VMD endpoint."""
+"""What goes with a device because it is made by it: SR-IOV virtual functions, mediated devices, the PCI domain of a VMD
+endpoint."""
 
 from __future__ import annotations
 
@@ -18,8 +19,13 @@ def functions_of(top: str) -> list[str]:
     ]
 
 
+def mediated_of(top: str) -> list[str]:
+    """The UUIDs of the mediated devices that the driver of the device at ``top`` has made."""
+    return sorted(name for name in names(top) if os.path.lexists(os.path.join(top, name, "mdev_type")))
+
+
 def function_uses(top: str) -> Iterator[Use]:
-    """Virtual functions that are enabled or assigned, and a PCI domain behind the device."""
+    """Virtual functions that are enabled or assigned, mediated devices, and a PCI domain behind the device."""
     functions = {path: link_name(os.path.join(path, "driver")) for path in functions_of(top)}
     assigned = [
         f"{os.path.basename(path)} ({driver})"
@@ -31,6 +37,9 @@ def function_uses(top: str) -> Iterator[Use]:
     if functions:
         listed = ", ".join(f"{os.path.basename(p)} ({d or 'no driver'})" for p, d in functions.items())
         yield Use("virtual-functions", f"its virtual functions are enabled: {listed}")
+    mediated = mediated_of(top)
+    if mediated:
+        yield Use("mediated-devices", f"its mediated devices go with its driver: {', '.join(mediated)}")
     behind = list(_domain_members(top))
     if behind:
         yield Use("vmd", f"a PCI domain is behind it: {', '.join(behind)}")
