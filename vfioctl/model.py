@@ -170,7 +170,8 @@ class PciFunction(NamedTuple):
     @property
     def root_bus(self) -> str:
         """The root bus that it is below: ``pci0000:00``. One of a VMD domain lies itself below a function."""
-        return next(part for part in reversed(self.path.split("/")) if part.startswith("pci"))
+        above = (part for part in reversed(self.path.split("/")) if part.startswith("pci"))
+        return next(above, f"pci{self.bus}")
 
     @property
     def domain_owner(self) -> str | None:

@@ -22,6 +22,7 @@ from tests.cli.examples import assert_parses, calls
 from tests.fakes.command import run_command
 from tests.fakes.machine import FakeMachine
 from tests.fakes.topology import ROLES, SMALL, boot
+from tests.fakes.tree import describe_port
 from vfioctl.cli import manual
 from vfioctl.cli.app import run, vfioctl
 from vfioctl.cli.registry import COMMANDS
@@ -160,6 +161,8 @@ def test_shapes_of_changes_are_what_is_printed(command: list[str], shown: Any, t
         assert run_command(machine, "bind", nic).status == 0
     if command[0] == "holders":
         machine.held["/dev/vfio/12"] = [Holder(1, "qemu", 0, address=nic, node="/dev/vfio/12")]
+    if command[0] == "tree":
+        describe_port(kernel.tree, ROLES["port_a"])
     printed = run_command(machine, *command)
     assert printed.status in (0, 1), printed.stderr
     assert keys(printed.json) == keys(shown)

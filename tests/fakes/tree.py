@@ -154,6 +154,26 @@ class Tree:
         self.remove(home)
 
 
+def describe_port(tree: Tree, address: str) -> None:
+    """Gives a root port a configuration space with ACS, and a link of which it does not use all."""
+    home = tree.homes["pci", address]
+    tree.put(f"{home}/config", port_space(1, 1, 0x5F, 0x1D))
+    link = ("8.0 GT/s PCIe", "8", "16.0 GT/s PCIe", "16")
+    names = ("current_link_speed", "current_link_width", "max_link_speed", "max_link_width")
+    for name, text in zip(names, link, strict=True):
+        tree.put(f"{home}/{name}", f"{text}\n")
+
+
+def port_space(first: int, last: int, acs: int, control: int) -> bytes:
+    """The configuration space of a bridge to the buses ``first`` to ``last``, with an ACS capability."""
+    data = bytearray(4096)
+    data[0x00:0x04] = bytes.fromhex("361b0c00")
+    data[0x0E], data[0x19], data[0x1A] = 1, first, last
+    data[0x100:0x104] = (0x0D | 1 << 16).to_bytes(4, "little")
+    data[0x104:0x108] = acs.to_bytes(2, "little") + control.to_bytes(2, "little")
+    return bytes(data)
+
+
 def write_snapshot(root: str, snapshot: Snapshot) -> None:
     """``snapshot`` as a tree below ``root``; ``read_snapshot(root, ungrouped=True)`` reads it back the same.
 

@@ -29,9 +29,11 @@ class Output(NamedTuple):
     chosen: bool = False
 
 
-def output_options(columns: Columns | None = None, default: Sequence[str] = ()) -> Callable[[F], Any]:
+def output_options(
+    columns: Columns | None = None, default: Sequence[str] = (), formats: Sequence[str] = ()
+) -> Callable[[F], Any]:
     """Adds --format, -J and, for a command with ``columns``, -n and -o; the command gets an :class:`Output` for them
-    as ``output``."""
+    as ``output``. ``formats``: further ones, which the command prints itself."""
 
     def decorate(function: F) -> Any:
         @functools.wraps(function)
@@ -66,7 +68,7 @@ def output_options(columns: Columns | None = None, default: Sequence[str] = ()) 
         return click.option(
             "--format",
             "format_",
-            type=click.Choice(["table", "plain", "json", "yaml"]),
+            type=click.Choice(["table", "plain", "json", "yaml", *formats]),
             help="Default: table on a terminal, else plain.",
         )(wrapped)
 
@@ -140,7 +142,7 @@ def emit_yaml(document: Record) -> None:
 def emit_plain(output: Output, table: Sequence[Sequence[object]]) -> None:
     """One record a line, fields separated by one space; a field's own spaces and controls as backslash escapes."""
     lines = [] if output.noheadings or not table else [" ".join(name.upper() for name in output.columns)]
-    lines += [" ".join(_field(cell) for cell in row) for row in table]
+    lines += [" ".join(field(cell) for cell in row) for row in table]
     if lines:
         sys.stdout.write("\n".join(lines) + "\n")
 
@@ -150,7 +152,7 @@ def emit_table(session: Session, output: Output, table: Sequence[Sequence[object
     from vfioctl.cli import terminal
 
     rows = [
-        [(visible(text(cell)), _style(name, cell)) for name, cell in zip(output.columns, row, strict=True)]
+        [(visible(text(cell)), style_of(name, cell)) for name, cell in zip(output.columns, row, strict=True)]
         for row in table
     ]
     terminal.print_table([] if output.noheadings else output.columns, rows, session.color)
@@ -169,11 +171,12 @@ def text(cell: object) -> str:
     return str(cell)
 
 
-def _field(cell: object) -> str:
+def field(cell: object) -> str:
+    """A value as one word: spaces and controls in it are backslash escapes."""
     return visible(text(cell).replace("\\", "\\\\")).replace(" ", "\\x20")
 
 
-def _style(name: str, cell: object) -> str:
+def style_of(name: str, cell: object) -> str:
     """Verdicts are green and red; that something was not changed is neither."""
     return {True: "green", False: "red"}[cell] if isinstance(cell, bool) and name in _VERDICTS else ""
 

@@ -18,6 +18,7 @@ COMMANDS: dict[str, Entry] = {
     "list-groups": Entry("list_groups", "List IOMMU groups and whether they are viable.", LOOK),
     "list-devices": Entry("list_devices", "List devices with their group, ids and driver.", LOOK),
     "show": Entry("show", "Show everything known of a group or a device.", LOOK),
+    "tree": Entry("tree", "Draw the PCI topology with groups, drivers and ACS.", LOOK),
     "check-viable": Entry("check_viable", "Say whether groups are viable, and why not.", LOOK),
     "impact": Entry("impact", "Show what the host would lose with devices.", LOOK),
     "holders": Entry("holders", "Show which processes hold devices.", LOOK),

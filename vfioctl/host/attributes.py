@@ -45,12 +45,15 @@ def read_attributes(root: str, key: str) -> dict[str, Any]:
             else _read(f"{top}/{name}")
         )
         found[name] = int(text) if text and text.lstrip("-").isdecimal() else None
+    found["reset_method"] = None if found["reset_method"] is None else found["reset_method"].split()
     found["runtime_status"] = _read(f"{top}/power/runtime_status")
     found["iommu"] = link_name(f"{top}/iommu")
     found["physfn"] = link_name(f"{top}/physfn")
     found["virtfns"] = [link_name(f"{top}/{n}") for n in names(top) if n.startswith("virtfn")]
     found["driver_module"] = link_name(f"{top}/driver/module")
     found["parent"] = os.path.basename(os.path.dirname(os.path.realpath(top)))
+    found["external_facing"] = _external_facing(top) or None
+    found["aer_counters"] = _errors(top)
     found["resources"] = _resources(_read(f"{top}/resource") or "")
     found["net"] = carried_by(root, top, "net")
     found["block"] = carried_by(root, top, "block")
@@ -69,6 +72,30 @@ def _unlocked(path: str) -> str | None:
 
     (text,) = read_all([path])
     return None if isinstance(text, Lock) else text
+
+
+def _external_facing(top: str) -> bool:
+    """Whether there is evidence that the firmware calls a port external-facing: the device tree's property, or the
+    kernel's conclusion that what is behind it can be removed, which it draws from ACPI's, too (drivers/pci/probe.c,
+    pci_set_removable)."""
+    if os.path.exists(f"{top}/of_node/external-facing"):
+        return True
+    inside = _read(f"{top}/removable") == "removable"
+    return not inside and any(_read(f"{top}/{n}/removable") == "removable" for n in names(top) if ":" in n)
+
+
+def _errors(top: str) -> dict[str, dict[str, int]] | None:
+    """The errors that the kernel has counted, by severity: the total, and each kind that there was, by its name in
+    ``aer_dev_*``. None for a device without AER, or whose AER is the firmware's."""
+    found = {}
+    for severity in ("correctable", "nonfatal", "fatal"):
+        lines = [line.split() for line in (_read(f"{top}/aer_dev_{severity}") or "").splitlines()]
+        counts = {line[0]: int(line[1]) for line in lines if len(line) == 2 and line[1].isdecimal()}
+        if counts:
+            total = sum(count for name, count in counts.items() if name.startswith("TOTAL_"))
+            kinds = {n: count for n, count in counts.items() if count and not n.startswith("TOTAL_")}
+            found[severity] = {"total": total, **kinds}
+    return found or None
 
 
 def _resources(text: str) -> list[dict[str, Any]]:

@@ -83,11 +83,14 @@ def command(
     if bus is not None:
         devices = [d for d in devices if d.bus == bus]
     if class_ is not None:
-        digits = _hex(class_, "--class")
+        digits = hex_digits(class_, "--class")
         devices = [d for d in devices if d.pci and d.pci.class_.startswith(digits)]
     if vendor is not None:
         first, _, second = vendor.partition(":")
-        wanted_ids = (_hex(first, "--vendor").zfill(4), _hex(second, "--vendor").zfill(4) if second else None)
+        wanted_ids = (
+            hex_digits(first, "--vendor").zfill(4),
+            hex_digits(second, "--vendor").zfill(4) if second else None,
+        )
         devices = [
             d
             for d in devices
@@ -135,7 +138,8 @@ def _members(found: list[IommuGroup | Device]) -> set[str]:
     return keys
 
 
-def _hex(text: str, option: str) -> str:
+def hex_digits(text: str, option: str) -> str:
+    """The digits of an option's value. Raises UsageError."""
     digits = text.lower().removeprefix("0x")
     if not digits or any(c not in "0123456789abcdef" for c in digits):
         raise UsageError(f"{option}: {text!r} is not hexadecimal", subject=text)

@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
-from vfioctl.cli import records
+from vfioctl.cli import messages, records
 from vfioctl.cli.arguments import SUBJECT, group_of, resolve
 from vfioctl.cli.commands.list_devices import add_names
 from vfioctl.cli.output import Output, emit, output_options, text
 from vfioctl.cli.session import Session
 from vfioctl.errors import NotFound, UsageError, VfioctlError, visible
-from vfioctl.model import Device, IommuGroup
-from vfioctl.policy.viability import judge
+from vfioctl.model import Device, IommuGroup, Kernel
+from vfioctl.policy.viability import Viability, judge
 
 
 @click.command(
@@ -66,8 +66,9 @@ def command(
         assert verdict is not None
         kind, record = "group", records.group(found, verdict)
         record["problems"] = [records.problem(problem) for problem in verdict.problems]
+        record["type_changes"] = _type_changes(verdict, snapshot.kernel)
     else:
-        kind, record = "device", _device(session, found, records.device(found, verdict))
+        kind, record = "device", _device(session, found, records.device(found, verdict), keys)
         if names:
             add_names([found], [record])
         record["live"] = _live(session, found, live)
@@ -87,10 +88,24 @@ def command(
             sys.stdout.write(f"{key}={visible(text(item))}\n")
 
 
-def _device(session: Session, device: Device, record: dict[str, Any]) -> dict[str, Any]:
+def _device(
+    session: Session, device: Device, record: dict[str, Any], keys: tuple[str, ...]
+) -> dict[str, Any]:
+    from vfioctl.cli.device_states import KEYS, device_states
     from vfioctl.host.attributes import read_attributes
 
-    return {**record, "modalias": device.modalias, **read_attributes(session.root, device.key)}
+    states, sentences = device_states(session.root, device)
+    if not keys or any(key.partition(".")[0] in KEYS for key in keys):
+        for sentence in sentences:
+            messages.note(sentence)
+    attributes = read_attributes(session.root, device.key)
+    return {**record, "modalias": device.modalias, **attributes, **states}
+
+
+def _type_changes(verdict: Viability, kernel: Kernel) -> list[dict[str, Any]]:
+    from vfioctl.policy.domain_type import changes
+
+    return [change._asdict() for change in changes(verdict, kernel)]
 
 
 def _live(session: Session, device: Device, wanted: bool) -> dict[str, Any] | None:

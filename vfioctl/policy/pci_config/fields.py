@@ -108,6 +108,7 @@ EXP = (
     _flag("slot", 2, 2, 8),
     _flag("flr", 4, 4, 28),
     Field("max_payload_supported", 4, 4, 0, 3, _payload),
+    *_flags(8, 2, "report_correctable report_nonfatal report_fatal report_unsupported"),
     Field("max_payload", 8, 2, 5, 3, _payload),
     Field("max_read_request", 8, 2, 12, 3, _payload),
     *_flags(8, 2, "relaxed_ordering - - - extended_tags - - no_snoop", 4),
@@ -159,6 +160,13 @@ PRI = (
     Field("capacity", 8, 4),
     Field("allocated", 12, 4),
 )
+#: One register of each kind for each BAR; their number stands in the first.
+REBAR = (Field("bars", 8, 4, 5, 3),)
+RCEC = (
+    Field("devices", 4, 4),
+    Field("next_bus", 8, 4, 8, 8),
+    Field("last_bus", 8, 4, 16, 8),
+)
 VENDOR_SPECIFIC = (Field("id", 4, 4, 0, 16), Field("revision", 4, 4, 16, 4), Field("length", 4, 4, 20, 12))
 DVSEC = (
     Field("vendor", 4, 4, 0, 16),
@@ -198,12 +206,14 @@ EXTENDED = _kinds(
     {
         "ECAP_AER": AER,
         "ECAP_DSN": (Field("serial", 4, 8),),
+        "ECAP_RCECOLL": RCEC,
         "ECAP_VNDR": VENDOR_SPECIFIC,
         "ECAP_ACS": ACS,
         "ECAP_ARI": (Field("next_function", 4, 2, 8, 8),),
         "ECAP_ATS": ATS,
         "ECAP_SRIOV": SRIOV,
         "ECAP_PRI": PRI,
+        "ECAP_REBAR": REBAR,
         "ECAP_LTR": (Field("max_snoop", 4, 2), Field("max_no_snoop", 6, 2)),
         "ECAP_PASID": PASID,
         "ECAP_DVSEC": DVSEC,
