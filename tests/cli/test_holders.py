@@ -133,4 +133,4 @@ def test_what_there_is_not(machine: FakeMachine) -> None:
     assert run_command(machine, "holders", "0000:77:00.0").status == 3
     assert run_command(machine, "holders", "nonsense/").status in (2, 3)
     rooted = run_command(None, "--root", machine.root, "holders", "-J")
-    assert (rooted.status, rooted.json_error["code"]) == (2, "usage")
+    assert (rooted.status, rooted.json_error["code"]) == (2, "no-record")

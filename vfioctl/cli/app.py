@@ -82,10 +82,10 @@ def _family(name: str) -> LazyGroup:
     return group
 
 
-def _directories(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def _files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from click.shell_completion import CompletionItem
 
-    return [CompletionItem(incomplete, type="dir")]
+    return [CompletionItem(incomplete, type="file")]
 
 
 @click.group(
@@ -96,9 +96,9 @@ def _directories(ctx: click.Context, param: click.Parameter, incomplete: str) ->
 )
 @click.option(
     "--root",
-    metavar="DIR",
-    shell_complete=_directories,
-    help="Look at the sys, proc and dev under DIR instead of this host's.",
+    metavar="ARCHIVE|DIR",
+    shell_complete=_files,
+    help="Look at a snapshot, or at the sys, proc and dev under DIR, instead of at this host.",
 )
 @click.option(
     "--color",
@@ -123,7 +123,11 @@ def vfioctl(ctx: click.Context, root: str | None, color: str, timeout: float, ve
     if timeout != timeout:
         raise UsageError("--timeout: nan is no number of seconds")
     if root is not None and not os.path.isdir(root):
-        raise UsageError(f"--root: {root!r} is not a directory", subject=root)
+        if not os.path.isfile(root):
+            raise UsageError(f"--root: {root!r} is no directory, and no archive of a snapshot", subject=root)
+        from vfioctl.cli.roots import unpacked
+
+        root = ctx.with_resource(unpacked(root, timeout))
     ctx.obj = Session(root, color, timeout, verbose, machine)
 
 

@@ -1,7 +1,8 @@
 """Reading small kernel files, relative to a directory file descriptor where one is at hand.
 
 A device can vanish between any two reads: ENOENT, ENODEV and ENXIO are the answer None ("not there").
-A file that is there and forbidden raises PermissionError: absent, empty and forbidden are three answers.
+A file that is there and forbidden raises PermissionError: absent, empty and forbidden are three answers. In a snapshot
+a link to itself stands for what was forbidden: it is so for root, too.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def read(path: str, dir_fd: int | None = None) -> str | None:
     except OSError as error:
         if error.errno in GONE:
             return None
-        raise
+        raise forbidden(error) from None
     try:
         data = os.read(fd, _PAGE)
         if dir_fd is None or len(data) == _PAGE:
@@ -63,8 +64,15 @@ def names(path: str, dir_fd: int | None = None) -> list[str]:
     except OSError as error:
         if error.errno in GONE:
             return []
-        raise
+        raise forbidden(error) from None
     try:
         return sorted(os.listdir(fd))
     finally:
         os.close(fd)
+
+
+def forbidden(error: OSError) -> OSError:
+    """The error of opening something, as it was where a snapshot was taken: of its marks (ELOOP) a PermissionError."""
+    if error.errno != errno.ELOOP:
+        return error
+    return PermissionError(errno.EACCES, os.strerror(errno.EACCES), error.filename)

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any
 
 from vfioctl.host.clib import POINTER, STRING, UINT, library
+from vfioctl.host.recorded import recorded
 
 _LIBUDEV: dict[str, tuple[Any, list[Any]]] = {
     "udev_new": (POINTER, []),
@@ -20,12 +21,14 @@ _LIBUDEV: dict[str, tuple[Any, list[Any]]] = {
 
 
 class HardwareDatabase:
-    """libudev's ``udev_hwdb``; without libudev, or without a database, every answer is empty."""
+    """libudev's ``udev_hwdb``; without libudev, or without a database, every answer is empty. For a snapshot the
+    answers of the host's that it was taken on."""
 
-    def __init__(self) -> None:
-        self._names: dict[str, dict[str, str]] = {}
+    def __init__(self, root: str = "/") -> None:
+        record = recorded(root)
+        self._names = {} if record is None else {key: dict(names) for key, names in record.names.items()}
         self._library: Any = library("libudev.so.1", _LIBUDEV)
-        self._udev = self._library.udev_new() if self._library else None
+        self._udev = self._library.udev_new() if self._library and record is None else None
         self._hwdb = self._library.udev_hwdb_new(self._udev) if self._udev else None
 
     def __enter__(self) -> HardwareDatabase:
@@ -42,11 +45,9 @@ class HardwareDatabase:
 
     def look_up(self, modalias: str) -> dict[str, str]:
         """The properties that the database has for a modalias (``ID_VENDOR_FROM_DATABASE`` and so on)."""
-        if not self._hwdb or not modalias:
-            return {}
-        if modalias not in self._names:
+        if self._hwdb and modalias and modalias not in self._names:
             self._names[modalias] = dict(self._query(modalias))
-        return self._names[modalias]
+        return self._names.get(modalias, {})
 
     def _query(self, modalias: str) -> list[tuple[str, str]]:
         found = []

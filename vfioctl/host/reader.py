@@ -12,6 +12,8 @@ from vfioctl.host.locked import Lock, read_all
 from vfioctl.model import Device, IommuGroup, Kernel, Node, PciIds, Platform, ReservedRegion, Snapshot
 
 _PATH = os.O_PATH | os.O_CLOEXEC
+#: Where a snapshot has what no file tells (see vfioctl.host.recorded).
+RECORD = "vfioctl-snapshot.json"
 
 
 def read_snapshot(root: str = "/", *, ungrouped: bool = False, named: Iterable[str] = ()) -> Snapshot:
@@ -63,6 +65,16 @@ def parse_reserved_regions(text: str) -> tuple[ReservedRegion, ...]:
         if len(fields) == 3 and fields[0].startswith("0x") and fields[1].startswith("0x"):
             regions.append(ReservedRegion(int(fields[0], 16), int(fields[1], 16), fields[2]))
     return tuple(regions)
+
+
+def node_at(root: str, path: str) -> Node | None:
+    """The device node ``path`` (absolute) of the host at ``root``; of a snapshot, what that has recorded of it."""
+    if root != "/" and os.path.exists(os.path.join(root, RECORD)):
+        from vfioctl.host.recorded import recorded
+
+        record = recorded(root)
+        return record and record.nodes.get(path)
+    return stat_node(os.path.join(root, path.lstrip("/")), path)
 
 
 def stat_node(path: str, shown: str | None = None) -> Node | None:
@@ -131,7 +143,7 @@ class _Reader:
         node = None
         for name in (str(number), f"noiommu-{number}"):
             if name in self.nodes:
-                node = stat_node(self.at(f"dev/vfio/{name}"), f"/dev/vfio/{name}")
+                node = node_at(self.root, f"/dev/vfio/{name}")
         devices = []
         for link in names(
             f"{path}/devices"
@@ -195,8 +207,7 @@ class _Reader:
             vfio_dev = next(iter(names("vfio-dev", fd)), None)
         cdev = None
         if vfio_dev is not None and self.has_cdevs:
-            shown = f"/dev/vfio/devices/{vfio_dev}"
-            cdev = stat_node(self.at(shown[1:]), shown)
+            cdev = node_at(self.root, f"/dev/vfio/devices/{vfio_dev}")
         return Device(address, bus, group, pci, driver, None, vfio_dev, cdev, modalias=modalias)
 
     def kernel(self) -> Kernel:

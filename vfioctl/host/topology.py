@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from vfioctl.host.files import GONE, link_name, names, read
+from vfioctl.host.files import GONE, forbidden, link_name, names, read
 from vfioctl.host.reader import parse_pci_modalias
 from vfioctl.model import PciFunction, PciLink
 
@@ -101,7 +101,7 @@ def _config(path: str) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno in GONE or isinstance(error, PermissionError):
+        if error.errno in GONE or isinstance(forbidden(error), PermissionError):
             return b""
         raise
     try:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import click
 
 from vfioctl.cli import messages, records
 from vfioctl.cli.arguments import SUBJECT, resolve_all
 from vfioctl.cli.output import Columns, Output, emit, output_options
 from vfioctl.cli.session import Session
-from vfioctl.errors import ExitStatus
+from vfioctl.errors import ExitStatus, UsageError
+from vfioctl.host.holders.holder import Found
 from vfioctl.model import Device, IommuGroup, Snapshot, shown
 
 COLUMNS: Columns = {
@@ -57,11 +60,9 @@ def command(session: Session, subjects: tuple[str, ...], quiet: bool, output: Ou
     A holder that is not certain holds some VFIO device, perhaps this one: the kernel does not always say which. What
     other users' processes hold only root can see; how many processes could not be looked into is said on stderr.
     """
-    machine = session.machine
     snapshot = session.snapshot()
     devices = {device.key: device for device in _devices(session, snapshot, subjects)}
-    found, unseen = machine.find_holders(devices)
-    found = (*found, *machine.interfaces_up(list(devices)))
+    found, unseen = _found(session, devices)
     if not quiet:
         rows = [records.holder(holder, devices[holder.key].group) for holder in found]
         emit(session, output, {**records.document("holders", rows), "unseen": unseen}, rows, COLUMNS)
@@ -70,6 +71,25 @@ def command(session: Session, subjects: tuple[str, ...], quiet: bool, output: Ou
     elif unseen:
         messages.note(f"{unseen} processes could not be looked into, for example those of other users")
     return int(ExitStatus.NO if quiet and not found else ExitStatus.OK)
+
+
+def _found(session: Session, keys: Collection[str]) -> Found:
+    """The processes and the interfaces. Raises UsageError for a tree of files that has no record of processes."""
+    if not session.replay:
+        found, unseen = session.machine.find_holders(keys)
+        return Found((*found, *session.machine.interfaces_up(list(keys))), unseen)
+    from vfioctl.host.holders.interfaces import interfaces_up
+    from vfioctl.host.recorded import holders_of, recorded
+
+    record = recorded(session.root)
+    if record is None:
+        raise UsageError(
+            "files do not tell which processes hold devices, unless a snapshot has recorded it",
+            hint="take one on the host in question: vfioctl snapshot",
+            code="no-record",
+        )
+    found, unseen = holders_of(record, keys)
+    return Found((*found, *interfaces_up(session.root, list(keys))), unseen)
 
 
 def _devices(session: Session, snapshot: Snapshot, subjects: tuple[str, ...]) -> list[Device]:

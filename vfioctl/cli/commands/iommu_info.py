@@ -60,8 +60,14 @@ def command(session: Session, subject: str | None, attach: bool, backend: str, o
     record |= dict.fromkeys(("page_sizes", "iova_ranges", "dma_avail", "dirty_page_sizes", "details"))
     if attach:
         record |= _attached(session, record["group"], backend)
-    elif session.replay:  # files of another host answer no ioctl
-        record |= {"api_version": None, "extensions": {}}
+    elif session.replay:  # files of another host answer no ioctl, but a snapshot has what its host answered
+        from vfioctl.host.recorded import recorded
+
+        known = recorded(session.root)
+        record |= {
+            "api_version": known and known.api_version,
+            "extensions": dict(known.extensions) if known else {},
+        }
     else:
         from vfioctl.ops.status import probe_container
 

@@ -103,7 +103,7 @@ def command(
         verdict = None if device.group is None else verdicts[device.group]
         found.append(records.device(device, verdict))
     if names:
-        add_names(devices, found)
+        add_names(session, devices, found)
         if not output.chosen:
             output = output._replace(columns=(*DEFAULT, "name"))
     emit(
@@ -115,11 +115,11 @@ def command(
     )
 
 
-def add_names(devices: list[Device], found: list[dict[str, Any]]) -> None:
+def add_names(session: Session, devices: list[Device], found: list[dict[str, Any]]) -> None:
     """Adds the hardware database's names to device records: null where it has none."""
     from vfioctl.host.hwdb import HardwareDatabase
 
-    with HardwareDatabase() as database:
+    with HardwareDatabase(session.root) as database:
         for device, record in zip(devices, found, strict=True):
             entry = database.look_up(device.modalias or "")
             vendor, model = entry.get("ID_VENDOR_FROM_DATABASE"), entry.get("ID_MODEL_FROM_DATABASE")

@@ -70,7 +70,7 @@ def command(
     else:
         kind, record = "device", _device(session, found, records.device(found, verdict), keys)
         if names:
-            add_names([found], [record])
+            add_names(session, [found], [record])
         record["live"] = _live(session, found, live)
     if live and isinstance(found, IommuGroup):
         raise UsageError("--live is for a device, and this is a group", subject=subject)

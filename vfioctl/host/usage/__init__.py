@@ -1,7 +1,7 @@
 """What the host uses devices for: what it would lose with them, and which other tools claim them.
 
 All from sysfs, procfs, udev's database and the files of those tools, so that a tree of files (``--root``) is judged
-too; what only the running host can tell is asked when the root is "/".
+too; what only the running host can tell is asked when the root is "/", and a snapshot has it recorded.
 
 procfs escapes blanks and line feeds in names and nothing else, so that lines end at a line feed only: str.splitlines
 would end them at a carriage return or U+2028 in a mount point too, and miss the mount.
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from vfioctl.host.holders import Found, find_holders
 from vfioctl.host.names import below, carriers
+from vfioctl.host.recorded import holders_of, recorded
 from vfioctl.host.usage.claims import Claims
 from vfioctl.host.usage.disks import disk_uses
 from vfioctl.host.usage.display import Display
@@ -37,7 +38,7 @@ def uses_of(root: str, keys: Sequence[str], timeout: float = 10.0) -> dict[str, 
     stack, network = read_stack(root), Network(root)
     display, claims = Display(root), Claims(root)
     keyboards = keyboard_uses(root, whole)
-    held = Held(find_holders(keys, timeout) if root == "/" else Found())
+    held = Held(_holders(root, keys, timeout))
     return {
         key: tuple(
             dict.fromkeys(
@@ -54,6 +55,13 @@ def uses_of(root: str, keys: Sequence[str], timeout: float = 10.0) -> dict[str, 
         )
         for key, top in tops.items()
     }
+
+
+def _holders(root: str, keys: Sequence[str], timeout: float) -> Found:
+    if root == "/":
+        return find_holders(keys, timeout)
+    record = recorded(root)
+    return Found() if record is None else holders_of(record, keys)
 
 
 def device_path(root: str, key: str) -> str:

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from vfioctl.errors import visible
-from vfioctl.host.files import GONE, names
+from vfioctl.host.files import GONE, forbidden, names
+from vfioctl.host.recorded import recorded
 from vfioctl.model import Use
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ class Claims:
     def __init__(self, root: str) -> None:
         self._root = root
         self.unseen: list[str] = []
+        record = recorded(root)
+        #: Seconds since 1970; a tree of files that does not say when it was made is of no time.
+        self._now = record.time if record is not None else time.time() if root == "/" else 0.0
         self._reserved = list(self._libvirt()) + list(self._proxmox())
 
     def uses(self, key: str) -> Iterator[Use]:
@@ -53,8 +57,7 @@ class Claims:
             with self._told(directory):
                 for file in names(os.path.join(self._root, directory)):
                     text = self._text(f"{directory}/{file}") if file.endswith(".xml") else None
-                    root = _parsed(text or "")
-                    for address in [] if root is None else _sources(root):
+                    for address in source_addresses(text or ""):
                         evidence = f"the running libvirt domain {file.removesuffix('.xml')} has it"
                         yield re.escape(address), Use("libvirt", visible(evidence))
 
@@ -73,7 +76,7 @@ class Claims:
             if kind == "pid":
                 valid = os.path.isdir(os.path.join(self._root, "proc", number))
             else:
-                valid = self._root != "/" or int(number) > time.time()
+                valid = int(number) > self._now
             if valid:
                 full = address if address.count(":") == 2 else f"0000:{address}"
                 pattern = re.escape(full) + ("" if function else r"\.[0-7]")
@@ -87,7 +90,7 @@ class Claims:
             except OSError as error:
                 if error.errno in GONE:
                     return None
-                raise
+                raise forbidden(error) from None
             try:
                 status = os.fstat(fd)
                 if stat.S_ISREG(status.st_mode) and status.st_size <= _LIMIT:
@@ -103,6 +106,12 @@ class Claims:
         except PermissionError:
             if f"/{path}" not in self.unseen:
                 self.unseen.append(f"/{path}")
+
+
+def source_addresses(text: str) -> list[str]:
+    """The PCI addresses of the host's devices that a libvirt domain has, by its status file."""
+    root = _parsed(text)
+    return [] if root is None else list(_sources(root))
 
 
 def _parsed(text: str) -> Element | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from vfioctl.errors import visible
 from vfioctl.host import bounded
 from vfioctl.host.files import read
+from vfioctl.host.recorded import recorded
 from vfioctl.host.usage.stack import Stack, udev_properties
 from vfioctl.model import Use
 
@@ -54,29 +55,35 @@ def _own_uses(stack: Stack, name: str, origin: str) -> Iterator[Use]:
 
 def _is_idle_top(stack: Stack, name: str) -> bool:
     """Whether a device built on others is active and nothing uses it that would be named instead."""
-    if name in stack.partitions:
-        return False
-    rest = stack.reach(name)
-    return not any(map(stack.is_used, rest)) and all(upper in stack.partitions for upper in rest[1:])
+    return name not in stack.partitions and is_idle(stack, name)
 
 
 def _data_or_claim(root: str, stack: Stack, disk: str) -> Iterator[Use]:
     """What a disk that is neither mounted nor built on has: a claim that only the kernel knows of, or data."""
     rest = stack.reach(disk)
-    if any(upper not in stack.partitions or stack.is_used(upper) for upper in rest[1:]) or stack.is_used(
-        disk
-    ):
+    if not is_idle(stack, disk):
         return
-    if root == "/" and os.geteuid() != 0:
-        yield Use("unseen", f"only root can see whether something else has claimed {disk}", refuses=False)
-    elif root == "/" and is_claimed(disk):
-        yield Use("disk-in-use", f"something has claimed {disk} for itself: it cannot be opened exclusively")
+    record = recorded(root)
+    if root == "/" or record is not None:
+        if (os.geteuid() if record is None else record.euid) != 0:
+            yield Use("unseen", f"only root can see whether something else has claimed {disk}", refuses=False)
+        elif is_claimed(disk) if record is None else disk in record.claimed:
+            yield Use(
+                "disk-in-use", f"something has claimed {disk} for itself: it cannot be opened exclusively"
+            )
     known = udev_properties(root, disk)
     kind = known.get("ID_FS_TYPE") or known.get("ID_PART_TABLE_TYPE")
     if len(rest) > 1:
         yield Use("has-data", f"{disk} has partitions: {', '.join(rest[1:])}", refuses=False)
     elif kind:
         yield Use("has-data", visible(f"udev has found {kind} on {disk}"), refuses=False)
+
+
+def is_idle(stack: Stack, disk: str) -> bool:
+    """Whether nothing is seen to use a disk: it is not mounted nor swap, and has partitions at most of which the same
+    is true. Then only the kernel can tell whether something has claimed it."""
+    rest = stack.reach(disk)
+    return not any(map(stack.is_used, rest)) and all(upper in stack.partitions for upper in rest[1:])
 
 
 def is_claimed(disk: str) -> bool:

@@ -12,7 +12,7 @@ from vfioctl.host.files import names, read
 from vfioctl.model import Use
 
 #: Owners of the firmware's frame buffer, as /proc/iomem calls them (drivers/firmware/sysfb*.c and its users).
-_FIRMWARE = re.compile(
+FIRMWARE = re.compile(
     r"(BOOTFB|simple-?framebuffer|simplefb|simpledrm|(efi|vesa|of)(fb|drm))\b", re.IGNORECASE
 )
 
@@ -38,7 +38,7 @@ class Display:
         }
         self._graphics = graphics
         self._console_on_buffer = _console_on_buffer(root)
-        self._firmware = [r for r in _regions(root) if _FIRMWARE.match(r.name)]
+        self._firmware = [r for r in _regions(root) if FIRMWARE.match(r.name)]
 
     def uses(self, top: str) -> Iterator[Use]:
         """The uses of the device with the real sysfs path ``top``, whether it has a driver or not."""

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from vfioctl.errors import visible
 from vfioctl.host.files import link_name, names, read
+from vfioctl.host.recorded import recorded
 from vfioctl.host.usage.callers import ssh_connections
 from vfioctl.model import Use
 
@@ -40,7 +41,10 @@ class Network:
 
     def __init__(self, root: str) -> None:
         self._root = root
-        self.connections = ssh_connections() if root == "/" else ()
+        self._record = recorded(root)
+        self.connections = self._record.connections if self._record is not None else ()
+        if root == "/":
+            self.connections = ssh_connections()
 
     @cached_property
     def routes(self) -> list[Route]:
@@ -98,11 +102,12 @@ class Network:
             if route.interface == interface and route.to.version == 4 and not route.gateway:
                 within = [str(address) for address in self._local4 if address in route.to]
                 found += within or ([] if self._local4 else [str(route.to)])
+        told = self._record and self._record.addresses.get(interface)
         if self._root == "/":
             from vfioctl.host.ioctl import interface_address
 
-            found += filter(None, [interface_address(interface)])
-        return list(dict.fromkeys(found))
+            told = interface_address(interface)
+        return list(dict.fromkeys([*found, told] if told else found))
 
     @cached_property
     def _local4(self) -> list[ipaddress.IPv4Address]:
