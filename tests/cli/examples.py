@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from vfioctl.cli import manual
-from vfioctl.cli.app import run
+from vfioctl.cli.app import run, vfioctl
 
 SHELL_OPERATORS = frozenset({"|", "||", "&&", ";", "&", ">", ">>", "<", "(", ")"})
 SHELL_WORDS = {"if", "then", "while", "do", "!"}
@@ -31,6 +31,7 @@ def calls(line: str) -> Iterator[list[str]]:
 
 def assert_parses(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every call in the line is understood by the real parser, with the commands' work taken out."""
+    monkeypatch.setattr(vfioctl, "callback", lambda **values: None)  # what --root names need not be there
     for _, command in manual.commands():
         monkeypatch.setattr(command, "callback", lambda **values: 0)
     found = list(calls(line))

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from vfioctl.errors import UsageError, visible
 from vfioctl.host.files import read
@@ -24,7 +24,8 @@ T = TypeVar("T")
 
 
 class Recorded(NamedTuple):
-    """``version`` is vfioctl's, ``euid`` that of who took the snapshot, ``time`` when, in seconds since 1970.
+    """``version`` is vfioctl's, ``euid`` that of who took the snapshot, ``byteorder`` its machine's, ``time`` when, in
+    seconds since 1970.
 
     ``connections``: the caller's (client, server) addresses by SSH. ``addresses``: an IPv4 address by interface, as
     SIOCGIFADDR tells it. ``claimed``: disks that could not be opened exclusively. ``api_version`` and ``extensions``: a
@@ -33,6 +34,7 @@ class Recorded(NamedTuple):
 
     version: str
     euid: int
+    byteorder: Literal["little", "big"]
     time: int
     redacted: bool
     nodes: Mapping[str, Node]
@@ -94,6 +96,7 @@ def from_json(text: str) -> Recorded:
     return Recorded(
         _text(document["version"]),
         _is(int, document["euid"]),
+        _byteorder(document["byteorder"]),
         _is(int, document["time"]),
         _is(bool, document["redacted"]),
         _mapping(document["nodes"], lambda path, fields: Node(path, *(_is(int, field) for field in fields))),
@@ -124,6 +127,12 @@ def _is(kind: type[T], value: Any) -> T:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise TypeError(f"{str(value)[:40]!r} is not of the type {kind.__name__}")
     return value
+
+
+def _byteorder(value: Any) -> Literal["little", "big"]:
+    if value not in ("little", "big"):
+        raise ValueError("there is no such byte order")
+    return "big" if value == "big" else "little"
 
 
 def _number(value: Any) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -89,7 +90,7 @@ def _redacted(
     entries: list[Entry], record: Recorded | None, tokens: Tokens
 ) -> tuple[list[Entry], Recorded | None]:
     disks = {entry.path.rpartition("/")[2] for entry in entries if entry.path.startswith("sys/class/block/")}
-    files = Files(tokens, disks)
+    files = Files(tokens, disks, record.byteorder if record else sys.byteorder)
     found = []
     for entry in entries:
         data = entry.data

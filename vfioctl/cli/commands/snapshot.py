@@ -20,9 +20,8 @@ _DEFAULT = "vfioctl-snapshot.tar.gz"
     "snapshot",
     epilog="""\b
 Examples:
-  sudo vfioctl snapshot
-  vfioctl snapshot -o host.tar.zst
-  vfioctl --root host.tar.zst list-groups
+  vfioctl snapshot
+  vfioctl snapshot -o host.tar.zst && vfioctl --root host.tar.zst list-groups
   vfioctl snapshot --no-redact -o - | ssh desk 'cat > host.tar.gz'
   vfioctl --root private.tar.gz snapshot -o public.tar.gz
 

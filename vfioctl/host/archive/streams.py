@@ -18,7 +18,7 @@ GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _STEP = 1 << 18
 #: How large a window zstd may ask for; its own default limit when it decompresses is 128 MiB.
-_MEMORY = "--memory=128MB"
+_MEMORY = "-M128MB"
 
 
 class Stream:
@@ -99,7 +99,7 @@ def _unzstd(file: FileIO, timeout: float) -> Iterator[Iterator[bytes]]:
     if program is None:
         raise BadArchive("it is compressed with zstd, which is not installed here")
     child = subprocess.Popen(
-        [program, "--decompress", "--stdout", "--quiet", "--no-progress", _MEMORY],
+        [program, "-dcq", _MEMORY],
         stdin=file,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

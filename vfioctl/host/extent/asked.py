@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterable, Mapping
 
@@ -37,6 +38,7 @@ def ask(
     return Recorded(
         version=__version__,
         euid=os.geteuid(),
+        byteorder=sys.byteorder,
         time=int(time.time()),
         redacted=False,
         nodes={node.path: node for node in found if node is not None},

@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 from vfioctl.host.archive.entry import FILE, BadArchive, Entry, Kind, checked, forbidden
 from vfioctl.host.extent.excerpts import excerpt
-from vfioctl.host.extent.places import DEVICES, HOST, OF_A_DEVICE, expanded
+from vfioctl.host.extent.places import DEVICES, HOST, OF_A_DEVICE, WAKING, expanded
 from vfioctl.host.files import names, read
 from vfioctl.host.locked import PATIENCE
 from vfioctl.host.survey import survey
+from vfioctl.host.topology import sleeps
 
 #: What is cut to an excerpt may be larger than what is kept.
 _LIMIT = 2 * FILE
@@ -55,8 +56,13 @@ def collect(root: str, timeout: float) -> Collected:
                     homes[home] = None
     attributes = [parts for pattern in OF_A_DEVICE for parts in expanded(pattern)]
     for home in homes:
+        asleep = sleeps(walk.at(home))
         for parts in attributes:
-            walk.take_all(parts, home)
+            if not (asleep and parts[0] in WAKING):
+                walk.take_all(parts, home)
+        walk.take(
+            f"{os.path.dirname(home)}/power/runtime_status"
+        )  # a bridge that sleeps lets nobody below answer
     silent = walk.read_files(timeout)
     walk.take_what_files_name()
     return Collected(walk.entries, sorted(f"/{path}" for path in walk.forbidden), silent)

@@ -18,11 +18,13 @@ DEVICES = (
 )
 #: What is read below the directory of each.
 OF_A_DEVICE = (
-    "{modalias,driver,driver_override,subsystem,iommu_group,iommu,physfn,virtfn*,vfio-dev,vfio-dev/*}",
+    "{modalias,driver,driver_override,subsystem,iommu_group,iommu,physfn,virtfn*,vfio-dev,vfio-dev/*,mdev_type}",
     "{revision,class,vendor,config,resource,removable,boot_vga,reset_method,power_state,d3cold_allowed}",
     "{current_link_speed,current_link_width,max_link_speed,max_link_width,numa_node,sriov_numvfs,sriov_totalvfs}",
     "{power/runtime_status,driver/module,net,net/*,pci*:*}",
 )
+#: What wakes a function that sleeps, and is left alone then (vfioctl.host.topology.sleeps).
+WAKING = frozenset({"config", "current_link_speed", "current_link_width", "max_link_speed", "max_link_width"})
 HOST = (
     "sys/kernel/iommu_groups",
     "sys/kernel/iommu_groups/*/{name,type,reserved_regions,devices}",

@@ -11,8 +11,8 @@ import itertools
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from functools import cached_property
-from typing import NamedTuple
+from functools import cached_property, partial
+from typing import Literal, NamedTuple
 
 from vfioctl.errors import visible
 from vfioctl.host.files import link_name, names, read
@@ -42,6 +42,7 @@ class Network:
     def __init__(self, root: str) -> None:
         self._root = root
         self._record = recorded(root)
+        self._byteorder = sys.byteorder if self._record is None else self._record.byteorder
         self.connections = self._record.connections if self._record is not None else ()
         if root == "/":
             self.connections = ssh_connections()
@@ -50,7 +51,8 @@ class Network:
     def routes(self) -> list[Route]:
         """All routes of both versions that leave the host."""
         found: list[Route] = []
-        for parse, path, heading in ((_route4, "proc/net/route", 1), (_route6, "proc/net/ipv6_route", 0)):
+        route4 = partial(_route4, byteorder=self._byteorder)
+        for parse, path, heading in ((route4, "proc/net/route", 1), (_route6, "proc/net/ipv6_route", 0)):
             for line in (read(os.path.join(self._root, path)) or "").split("\n")[heading:]:
                 with contextlib.suppress(ValueError, IndexError):
                     found += parse(line.split())
@@ -160,18 +162,18 @@ def _address(text: str) -> IpAddress | None:
     return mapped or address
 
 
-def _route4(fields: Sequence[str]) -> Iterator[Route]:
+def _route4(fields: Sequence[str], byteorder: Literal["little", "big"]) -> Iterator[Route]:
     """One line of /proc/net/route: Iface Destination Gateway Flags RefCnt Use Metric Mask."""
     flags = int(fields[3], 16)
     if flags & _RTF_UP and not flags & _RTF_REJECT:
-        to, mask = (_native4(fields[index]) for index in (1, 7))
+        to, mask = (_native4(fields[index], byteorder) for index in (1, 7))
         network = ipaddress.IPv4Network((to, str(mask)), strict=False)
         yield Route(fields[0], network, int(fields[6]), bool(flags & _RTF_GATEWAY))
 
 
-def _native4(digits: str) -> ipaddress.IPv4Address:
+def _native4(digits: str, byteorder: Literal["little", "big"]) -> ipaddress.IPv4Address:
     """The kernel prints the four bytes as one number of its own byte order (net/ipv4/fib_trie.c)."""
-    return ipaddress.IPv4Address(int(digits, 16).to_bytes(4, sys.byteorder))
+    return ipaddress.IPv4Address(int(digits, 16).to_bytes(4, byteorder))
 
 
 def _route6(fields: Sequence[str]) -> Iterator[Route]:

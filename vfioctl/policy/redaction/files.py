@@ -6,8 +6,8 @@ import fnmatch
 import ipaddress
 import re
 import struct
-import sys
 from collections.abc import Callable, Collection, Mapping
+from typing import Literal
 
 from vfioctl.policy.redaction.tokens import Tokens
 
@@ -37,10 +37,14 @@ _EXTENDED, _SERIAL_NUMBER = 0x100, 0x0003
 
 
 class Files:
-    """``disks`` are the names of block devices: a path below /dev that names one says nothing."""
+    """``disks`` are the names of block devices: a path below /dev that names one says nothing. ``byteorder``: that of
+    the host, in which the kernel prints IPv4 addresses."""
 
-    def __init__(self, tokens: Tokens, disks: Collection[str]) -> None:
+    def __init__(
+        self, tokens: Tokens, disks: Collection[str], byteorder: Literal["little", "big"] = "little"
+    ) -> None:
         self._tokens = tokens
+        self._byteorder = byteorder
         self._disks = disks
         self._redactions: Mapping[str, Callable[[str], str]] = {
             "proc/cmdline": self._command_line,
@@ -173,8 +177,8 @@ class Files:
         return "\t".join(fields)
 
     def _native(self, digits: str, length: int) -> str:
-        address = ipaddress.IPv4Address(int(digits, 16).to_bytes(4, sys.byteorder))
-        return f"{int.from_bytes(self._tokens.moved(address, length).packed, sys.byteorder):08X}"
+        address = ipaddress.IPv4Address(int(digits, 16).to_bytes(4, self._byteorder))
+        return f"{int.from_bytes(self._tokens.moved(address, length).packed, self._byteorder):08X}"
 
     def _routes6(self, text: str) -> str:
         def moved(line: str) -> str:

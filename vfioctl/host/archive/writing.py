@@ -66,7 +66,7 @@ def _zstd(data: memoryview, timeout: float) -> bytes:
     assert program is not None, "compression_of has looked"
     try:
         done = subprocess.run(
-            [program, "--stdout", "--quiet", "--no-progress"],
+            [program, "-cq"],
             input=data,
             stdout=subprocess.PIPE,
             timeout=timeout,
