@@ -91,7 +91,7 @@ def command(
     trees = [pci_records.root(root, verdicts) for root in roots]
     found = [record for tree in trees for record in pci_records.walk(tree["functions"])]
     if names:
-        add_names(_devices(snapshot, found), found)
+        add_names(session, _devices(snapshot, found), found)
         if not output.chosen:
             output = output._replace(columns=(*DEFAULT, "name"))
     if output.format == "dot":
