@@ -207,6 +207,24 @@ class Use(NamedTuple):
     driver: str | None = None
 
 
+class Look(NamedTuple):
+    """A file that shows the cause of a failure; ``*`` in its path stands for any name.
+
+    ``lines``: a regular expression for those of its lines that do; None: all. ``access``: its owner and mode do.
+    """
+
+    file: str
+    lines: str | None = None
+    access: bool = False
+
+
+class Evidence(NamedTuple):
+    """What a file says, or what a link points to, or who owns a node."""
+
+    file: str
+    value: str
+
+
 # --- changing -----------------------------------------------------------------------------------
 
 

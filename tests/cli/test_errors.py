@@ -75,6 +75,19 @@ def test_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_evidence_stands_between_cause_and_cure(capsys: pytest.CaptureFixture[str]) -> None:
+    seen = {"evidence": [{"file": "/dev/vfio/26", "value": "mode 0600\x1b"}]}
+    failure = VfioctlError("no", hint="do", details=seen)
+    messages.error(failure)
+    assert capsys.readouterr().err.splitlines() == [
+        "vfioctl: no",
+        "vfioctl:   evidence: /dev/vfio/26: mode 0600\\x1b",
+        "vfioctl:   cure: do",
+    ]
+    messages.error(failure, as_json=True)
+    assert json.loads(capsys.readouterr().err)["error"]["evidence"] == seen["evidence"]
+
+
 def test_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     messages.error(VfioctlError("a\n\x1b\udcff", subject="s", code="c"), as_json=True)
     err = capsys.readouterr().err

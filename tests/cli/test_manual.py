@@ -23,18 +23,21 @@ from tests.fakes.command import run_command
 from tests.fakes.machine import FakeMachine
 from tests.fakes.topology import ROLES, SMALL, boot
 from tests.fakes.tree import describe_port
-from vfioctl.cli import manual
+from vfioctl.cli import manual, refusals
 from vfioctl.cli.app import run, vfioctl
 from vfioctl.cli.registry import COMMANDS
-from vfioctl.errors import ExitStatus
+from vfioctl.errors import ExitStatus, VfioctlError
 from vfioctl.host.holders import Holder
 from vfioctl.policy.guards import ALLOWABLE_GUARDS
+from vfioctl.policy.refusals import ON_SPAPR, TABLE, State, explain, explain_write
+from vfioctl.policy.refusals.state import Refusal
+from vfioctl.policy.refusals.words import Table, meant
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MAN = REPOSITORY / "man"
 PAGE = (MAN / "vfioctl.1").read_text(encoding="utf-8")
 #: Options in the prose that belong to other programs.
-NOT_OURS: frozenset[str] = frozenset()
+NOT_OURS = frozenset({"--pid", "--showconfig"})
 
 
 def plain(text: str) -> str:
@@ -125,6 +128,46 @@ def test_every_guard_is_named() -> None:
     assert {name for name in raised - set(ALLOWABLE_GUARDS) if f"\n{name}\n" not in never} == set()
 
 
+def rendered(text: str) -> str:
+    """What ``plain`` makes of a paragraph of the page."""
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("table", [TABLE, ON_SPAPR], ids=["any", "spapr"])
+def test_errors_of_the_kernel_are_those_that_are_said(table: Table) -> None:
+    """Cause and cure in the page are the message and the hint of an error of which nothing is known."""
+    text = " ".join(plain(section("ERRORS OF THE KERNEL")).split())
+    for (call, number), meanings in table.items():
+        assert f" {refusals.name_of(call)} " in f" {text} "
+        for meaning in meanings:
+            error = meaning.error(Refusal(call, number, State()))
+            assert rendered(f"{error.message} [{error.code}]") in text
+            assert rendered(f"Cure: {error.hint}") in text
+            assert "{" not in f"{error.message}{error.hint}"
+        said = explain_of(call, number, table)
+        assert rendered(f"Cure: {said.hint}") in text
+
+
+def explain_of(call: str, number: int, table: Table) -> VfioctlError:
+    """The error as the program makes it."""
+    if call.startswith("open "):
+        nodes = {"container": "/dev/vfio/vfio", "iommufd": "/dev/iommu", "device": "/dev/vfio/devices/vfioN"}
+        return explain("open", number, State(), nodes.get(call.removeprefix("open "), "/dev/vfio/GROUP"))
+    if call.startswith("write ") and call != "write to sysfs":
+        _, file, driver = f"{call} ".split(" ", 2)
+        return explain_write(file, "", number, State(driver=driver.strip() or None))
+    return meant(table[call, number], Refusal(call, number, State())).error(Refusal(call, number, State()))
+
+
+def test_every_code_of_the_kernels_errors_has_its_places() -> None:
+    text = section("ERRORS OF THE KERNEL").partition("\n.SS Codes\n")[2]
+    listed = {plain(line) for line in re.findall(r"^\.B (\S+)$", text, re.MULTILINE)}
+    assert listed == {
+        meaning.code for table in (TABLE, ON_SPAPR) for each in table.values() for meaning in each
+    }
+    assert "write to bind EINVAL, ENODEV" in " ".join(plain(text).split())
+
+
 def shapes(mark: str = "shape") -> list[tuple[list[str], Any]]:
     found = re.findall(
         rf'^\.\\" {mark}: ([^\n]*)\n(.*?)^\.EE\n', section("JSON SHAPES"), re.MULTILINE | re.DOTALL
@@ -170,7 +213,7 @@ def test_shapes_of_changes_are_what_is_printed(command: list[str], shown: Any, t
 
 def test_further_keys_of_errors_are_explained() -> None:
     """They are given as details={"key": ...} or as a mapping that a function of that name makes."""
-    found = {"holders"}
+    found = {"holders", "evidence"}
     for path in (REPOSITORY / "vfioctl").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.keyword) and node.arg == "details" and isinstance(node.value, ast.Dict):

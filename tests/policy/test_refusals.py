@@ -18,6 +18,7 @@ DEVICE = "VFIO_GROUP_GET_DEVICE_FD"
 here = State(group=26, kernel=(6, 12))
 blocked = here._replace(viable=False, blocking=(("0000:06:0d.1", "snd_emu10k1"),))
 direct = here._replace(viable=True, direct_region=True)
+fitting = here._replace(viable=True, direct_region=False, container_set=False)
 limited = here._replace(size=16 << 20, memlock_limit=8 << 20, memlock_locked=1 << 20)
 
 #: call, errno, state, path, status, code, words of the message, words of the hint
@@ -28,6 +29,7 @@ ROWS = [
     ("open", "EPERM", here._replace(noiommu=True), GROUP, 4, "permission", "CAP_SYS_RAWIO", "root"),
     ("open", "EBUSY", here, GROUP, 6, "group-busy", "group 26 is in use", "vfioctl holders 26"),
     ("open", "EBUSY", here._replace(holders=("qemu (42)",)), GROUP, 6, "group-busy", "qemu (42)", "one user"),
+    ("open", "EMFILE", here, GROUP, 7, "too-many-files", "too many files", "ulimit -n"),
     ("open", "ENODEV", here, GROUP, 1, "no-vfio-member", "left", "vfioctl bind"),
     ("open", "ENXIO", here, GROUP, 1, "no-vfio-member", "left", "vfioctl bind"),
     ("open", "ENOENT", State(), CONTAINER, 7, "no-vfio-module", CONTAINER, "modprobe vfio-pci"),
@@ -60,6 +62,8 @@ ROWS = [
     (SET_CONTAINER, "EINVAL", direct, None, 7, "direct-region", "1:1", "reserved_regions"),
     (SET_CONTAINER, "EINVAL", here._replace(container_set=True), None, 6, "group-busy", "already", "close"),
     (SET_CONTAINER, "EINVAL", here, None, 7, "kernel", "or the firmware", "reserved_regions"),
+    (SET_CONTAINER, "EINVAL", fitting, None, 7, "kernel", "does not suit this container", "of its own"),
+    (SET_CONTAINER, "EFAULT", here, None, 7, "memory-not-pinnable", "cannot be pinned", "memfd"),
     (SET_CONTAINER, "EBUSY", here, None, 6, "group-busy", "another IOMMU domain", "let it go"),
     (SET_CONTAINER, "ENODEV", here, None, 1, "no-vfio-member", "left", "bind"),
     (SET_CONTAINER, "EBADF", here, None, 7, "kernel", "not a VFIO container", "/sys/class/misc"),
@@ -238,7 +242,9 @@ def test_every_refusal_of_a_node_has_a_row() -> None:
         kind = "" if call != "open" else " container" if path == CONTAINER else " group"
         tested.add((call + kind, getattr(errno, name)))
     nodes = {each for each in TABLE if each[0] in ("open container", "open group")}
-    assert nodes - tested == {("open container", errno.ENXIO), ("open container", errno.EPERM)}
+    assert nodes - tested == {
+        ("open container", number) for number in (errno.ENXIO, errno.EPERM, errno.EMFILE)
+    }
 
 
 @pytest.mark.parametrize(("call", "number"), TABLE)
@@ -262,6 +268,6 @@ def test_anything_unknown_keeps_its_name() -> None:
     error = explain("VFIO_SET_IOMMU", errno.EXDEV, here)
     assert (error.status, error.code) == (ExitStatus.KERNEL, "kernel")
     assert error.message == "VFIO_SET_IOMMU failed for group 26: EXDEV (Invalid cross-device link)"
-    assert explain("open", errno.EMFILE, here, GROUP).message.startswith(
-        "open /dev/vfio/26 failed for group 26: EMFILE"
+    assert explain("open", errno.ENFILE, here, GROUP).message.startswith(
+        "open /dev/vfio/26 failed for group 26: ENFILE"
     )

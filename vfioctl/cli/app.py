@@ -205,7 +205,9 @@ def _usage(error: click.ClickException) -> UsageError:
 def _unreadable(error: PermissionError) -> VfioctlError:
     return VfioctlError(
         f"{error.filename or 'a file'} may not be read: {error.strerror}",
-        hint="run it as root, or look at what stands in the way (a container, a security module)",
+        hint="run it as root"
+        if os.geteuid() != 0
+        else "root may not read it either: look at what stands in the way (a container, a security module, lockdown)",
         subject=str(error.filename) if error.filename else None,
         errno=error.errno,
         code="permission",
@@ -219,7 +221,14 @@ _SYSTEM_CURES = {
     errno.ENOTDIR: "something else stands where a directory should be: look at it, and remove it",
     errno.EISDIR: "a directory stands where a file should be: look at it, and remove it",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "the whole machine has too many files open: raise /proc/sys/fs/file-max",
     errno.ENOMEM: "free memory",
+    errno.EDQUOT: "make room there, or have the quota raised; nothing has been changed",
+    errno.ELOOP: "links lead in a circle there, or none is allowed: look at it, and remove it",
+    errno.ENOENT: "it went away meanwhile: try again",
+    errno.ENODEV: "the device went away meanwhile: vfioctl list-devices shows what is there",
+    errno.EIO: "the disk or the device does not answer: the kernel log says more (dmesg)",
+    errno.EAGAIN: "no process can be started: a limit of processes is reached (ulimit -u, or that of a cgroup)",
 }
 
 

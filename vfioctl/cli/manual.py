@@ -4,8 +4,8 @@
     python -m vfioctl.cli.manual --write man     writes it to man/vfioctl.1
     python -m vfioctl.cli.manual --check man     says whether that is out of step (status 1)
 
-In the template a line ``.\\" @OPTIONS@``, ``.\\" @COMMANDS@``, ``.\\" @EXIT STATUS@`` or ``.\\" @GUARDS@`` stands for
-the generated part, and ``@VERSION@`` for the version.
+In the template a line ``.\\" @OPTIONS@``, ``.\\" @COMMANDS@``, ``.\\" @EXIT STATUS@``, ``.\\" @GUARDS@`` or
+``.\\" @ERRORS@`` stands for the generated part, and ``@VERSION@`` for the version.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import NamedTuple
 import click
 
 from vfioctl import __version__
+from vfioctl.cli import refusals
 from vfioctl.cli.app import vfioctl
 from vfioctl.errors import ExitStatus
 from vfioctl.policy.guards import ALLOWABLE_GUARDS, GUARDS, Kind
@@ -85,6 +86,7 @@ def page(template: str) -> str:
         "COMMANDS": _commands(),
         "EXIT STATUS": _exit_status(),
         "GUARDS": _guards(),
+        "ERRORS": refusals.section(_prose),
     }
     for name, lines in parts.items():
         marker = f'.\\" @{name}@\n'

@@ -51,6 +51,8 @@ def error(failure: VfioctlError, *, as_json: bool = False) -> None:
     suffix = f" [{failure.errno_name}]" if failure.errno_name else ""
     for index, line in enumerate(failure.message.splitlines() or [""]):
         _line(f"{line}{suffix}" if index == 0 else f"  {line}")
+    for seen in failure.details.get("evidence", ()):
+        _line(f"  evidence: {seen['file']}: {seen['value']}")
     for line in (failure.hint or "").splitlines():
         _line(f"  cure: {line}")
 

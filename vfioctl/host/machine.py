@@ -147,7 +147,7 @@ class Machine:
         """The ``compatible`` of a platform device for which vfio-platform wants a reset that no module has; None when
         it has one or wants none, and when that cannot be known before (ACPI: the table may have _RST)."""
         bus, _, address = key.partition("/")
-        if read(self.at("/sys/module/vfio_platform/parameters/reset_required")) not in ("Y", "1"):
+        if not self.is_switched_on("vfio_platform", "reset_required"):
             return None
         listed = read(self.at(f"/sys/bus/{bus}/devices/{address}/of_node/compatible"))
         compatible = (listed or "").partition("\0")[0]  # the driver asks for the first only
@@ -172,9 +172,13 @@ class Machine:
         bus, _, address = key.partition("/")
         return [f"mdev/{uuid}" for uuid in mediated_of(self.at(f"/sys/bus/{bus}/devices/{address}"))]
 
+    def is_switched_on(self, module: str, parameter: str) -> bool:
+        """Whether a module has a parameter that is on."""
+        return read(self.at(f"/sys/module/{module}/parameters/{parameter}")) in ("Y", "1")
+
     def noiommu_enabled(self) -> bool:
         """Whether VFIO takes devices without an IOMMU, in the unsafe no-IOMMU mode."""
-        return read(self.at("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode")) in ("Y", "1")
+        return self.is_switched_on("vfio", "enable_unsafe_noiommu_mode")
 
     def has_module(self, name: str) -> bool:
         """Whether a module is loaded (or built in with parameters)."""

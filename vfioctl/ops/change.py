@@ -146,7 +146,7 @@ def _make_it_so(
                 try:
                     apply(machine, step, tell)
                 except OSError as error:
-                    raise explain(step, error, key) from error
+                    raise explain(machine, step, error, key) from error
     if request.access is not None:
         wanted = request.access()
         for path, access in wanted.items():
@@ -154,7 +154,7 @@ def _make_it_so(
                 try:
                     apply(machine, SetAccess(path, access), tell)
                 except OSError as error:
-                    raise explain(SetAccess(path, access), error, path) from error
+                    raise explain(machine, SetAccess(path, access), error, path) from error
         for path, access in wanted.items():
             found = machine.access(path)
             if found != access:
@@ -178,7 +178,7 @@ def _ids_added(machine: Machine, journal: Journal, ours: list[DynamicId], tell: 
                 added.append(dynamic)
             except OSError as error:
                 if error.errno != errno.EEXIST:
-                    raise explain(add_id(dynamic), error, dynamic.driver) from error
+                    raise explain(machine, add_id(dynamic), error, dynamic.driver) from error
                 tell(f"{dynamic.driver} knows the id already, and keeps it")
                 # Not ours to take away: neither here, nor by the way back, nor by recover.
                 ours.remove(dynamic)
@@ -191,7 +191,7 @@ def _ids_added(machine: Machine, journal: Journal, ours: list[DynamicId], tell: 
         try:
             apply(machine, remove_id(dynamic), tell)
         except OSError as error:
-            raise explain(remove_id(dynamic), error, dynamic.driver) from error
+            raise explain(machine, remove_id(dynamic), error, dynamic.driver) from error
 
 
 def _read(machine: Machine, request: Request) -> State:

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from vfioctl.host import memory
+from vfioctl.host.evidence import look_at
 from vfioctl.host.holders import holders_of_node
 from vfioctl.host.ioctl import CallError
+from vfioctl.model import Evidence
 from vfioctl.policy.refusals import State, explain
 
 _MAPPING_CALLS = (
@@ -36,9 +38,13 @@ def explained(state: State) -> Iterator[None]:
                 memlock_locked=memory.pinned_by(os.geteuid()) if state.per_user else now.locked,
             )
         if error.call == "open" and number == errno.EBUSY and isinstance(error.filename, str):
-            state = state._replace(holders=tuple(map(str, holders_of_node(error.filename))))
+            holders = holders_of_node(error.filename)
+            state = state._replace(
+                holders=tuple(map(str, holders)),
+                seen=tuple(Evidence(error.filename, f"open in {holder}") for holder in holders),
+            )
         path = error.filename if isinstance(error.filename, str) else None
-        raise explain(error.call, number, state, path) from error
+        raise explain(error.call, number, state, path, look_at) from error
 
 
 def common(states: Iterable[State]) -> State:

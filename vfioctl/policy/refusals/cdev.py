@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import errno
 
-from vfioctl.errors import Busy, KernelRefusal, No, PermissionDenied, VfioctlError
-from vfioctl.policy.refusals.containers import direct_region
+from vfioctl.errors import Busy, No, PermissionDenied
+from vfioctl.policy.refusals import evidence
+from vfioctl.policy.refusals.containers import DIRECT, direct_region
 from vfioctl.policy.refusals.devices import device_locked, device_permission, device_token
 from vfioctl.policy.refusals.iommufd import no_object, reserved_addresses
 from vfioctl.policy.refusals.mappings import map_fault, map_memory
-from vfioctl.policy.refusals.state import Refusal, Table, ownership
-from vfioctl.policy.refusals.words import says
+from vfioctl.policy.refusals.nodes import NOIOMMU
+from vfioctl.policy.refusals.words import Table, When, only, says
 
 _no_iommufd = says(
     "there is no {path}: this kernel has no iommufd, or it is not loaded",
@@ -50,47 +51,28 @@ _not_by_its_node = says(
 )
 
 
-def _denied(refusal: Refusal) -> VfioctlError:
-    who = f"user {refusal.state.user}" if refusal.state.user else "the caller"
-    subject = refusal.state.device or refusal.argument
-    return PermissionDenied(
-        f"{who} may not open {refusal.path or 'the node'}{ownership(refusal.state)}",
-        hint=f"as root: vfioctl permit {subject} --user {refusal.state.user or 'NAME'}",
-    )
-
-
-def _not_permitted(refusal: Refusal) -> VfioctlError:
-    if refusal.state.noiommu:
-        return PermissionDenied(
-            f"{refusal.state.device or 'the device'} has no IOMMU: opening it takes the capability CAP_SYS_RAWIO",
-            hint="run it as root; nothing protects the host's memory from such a device",
-        )
-    error = _denied(refusal)
-    error.hint = (
-        f"{error.hint}; where the file mode does allow it, a container's device rules may not: EPERM is what a device"
-        " cgroup answers"
-    )
-    return error
-
-
-def _bind_invalid(refusal: Refusal) -> VfioctlError:
-    if refusal.state.direct_region:
-        return direct_region(refusal)
-    device = refusal.state.device or "the device"
-    if refusal.state.holders:
-        return Busy(
-            f"{device} is bound to another iommufd: {', '.join(refusal.state.holders)}",
-            code="device-busy",
-            hint="a device has one user at a time: end that one first",
-        )
-    return KernelRefusal(
-        f"{device} cannot be bound to the iommufd: it is bound already, the firmware demands a 1:1 mapping for it,"
-        " its IOMMU is not coherent with the CPU's caches, or it takes no VF token",
-        code="kernel",
-        hint=f"vfioctl holders {refusal.state.device or 'DEVICE'}; the kernel log and a line ending in 'direct' in"
-        f" /sys/kernel/iommu_groups/{refusal.argument}/reserved_regions tell which",
-    )
-
+_denied = says(
+    "{who} may not open {path}{ownership}",
+    code="permission",
+    hint="as root: vfioctl permit {SUBJECT} --user {NAME}",
+    kind=PermissionDenied,
+    look=evidence.NODE,
+)
+_not_permitted = says(
+    "{device} has no IOMMU: opening it takes the capability CAP_SYS_RAWIO",
+    code="permission",
+    hint="run it as root; nothing protects the host's memory from such a device",
+    kind=PermissionDenied,
+    when=NOIOMMU,
+) + says(
+    "{who} may not open {path}{ownership}",
+    code="permission",
+    hint="as root: vfioctl permit {SUBJECT} --user {NAME}; where the file mode does allow it, a container's device"
+    " rules may not: EPERM is what a device cgroup answers",
+    kind=PermissionDenied,
+    look=evidence.NODE,
+)
+_HELD = When("somebody is seen to have it", lambda refusal: bool(refusal.state.holders))
 
 REFUSALS: Table = {
     ("open iommufd", errno.ENOENT): _no_iommufd,
@@ -101,19 +83,36 @@ REFUSALS: Table = {
         code="permission",
         hint="as root: setfacl -m u:NAME:rw {path}; it gives no access to any device",
         kind=PermissionDenied,
+        look=evidence.NODE,
     ),
     ("open iommufd", errno.EPERM): says(
         "opening {path} is not permitted, whatever its mode says",
         code="permission",
         hint="EPERM is what a device cgroup answers: allow the node in the container's device rules",
         kind=PermissionDenied,
+        look=evidence.NODE,
     ),
     ("open device", errno.ENOENT): _no_device_node,
     ("open device", errno.ENODEV): _device_gone,
     ("open device", errno.ENXIO): _device_gone,
     ("open device", errno.EACCES): _denied,
     ("open device", errno.EPERM): _not_permitted,
-    ("VFIO_DEVICE_BIND_IOMMUFD", errno.EINVAL): _bind_invalid,
+    ("VFIO_DEVICE_BIND_IOMMUFD", errno.EINVAL): only(DIRECT, direct_region)
+    + says(
+        "{device} is bound to another iommufd{holders}",
+        code="device-busy",
+        hint="a device has one user at a time: end that one first",
+        kind=Busy,
+        when=_HELD,
+    )
+    + says(
+        "{device} cannot be bound to the iommufd: it is bound already, the firmware demands a 1:1 mapping for it,"
+        " its IOMMU is not coherent with the CPU's caches, or it takes no VF token",
+        code="kernel",
+        hint="vfioctl holders {DEVICE}; the kernel log and a line ending in 'direct' in"
+        " /sys/kernel/iommu_groups/{GROUP}/reserved_regions tell which",
+        look=evidence.DIRECT,
+    ),
     ("VFIO_DEVICE_BIND_IOMMUFD", errno.EBUSY): says(
         "{group} is open through its own node{holders}",
         code="group-busy",

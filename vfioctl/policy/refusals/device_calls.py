@@ -8,9 +8,9 @@ from __future__ import annotations
 import errno
 
 from vfioctl.errors import Busy, NotFound, PermissionDenied
+from vfioctl.policy.refusals import evidence
 from vfioctl.policy.refusals.devices import device_locked
-from vfioctl.policy.refusals.state import Table
-from vfioctl.policy.refusals.words import says
+from vfioctl.policy.refusals.words import Table, says
 
 _asleep = says(
     "{device} does not wake up: its power cannot be turned on, or its link is down",
@@ -98,6 +98,7 @@ REFUSALS: Table = {
         "{device} has no method left to be reset by",
         code="no-reset",
         hint="look at its reset_method in sysfs: writing 'default' there brings the methods back",
+        look=evidence.RESET_METHOD,
     ),
     ("VFIO_DEVICE_RESET", errno.EAGAIN): device_locked,
     ("VFIO_DEVICE_RESET", errno.EBUSY): device_locked,

@@ -4,58 +4,30 @@ from __future__ import annotations
 
 import errno
 
-from vfioctl.errors import Busy, KernelRefusal, NotFound, PermissionDenied, VfioctlError
-from vfioctl.policy.refusals import containers
-from vfioctl.policy.refusals.state import Refusal, Table
-from vfioctl.policy.refusals.words import says
+from vfioctl.errors import Busy, NotFound, PermissionDenied
+from vfioctl.policy.refusals import containers, evidence
+from vfioctl.policy.refusals.nodes import NOIOMMU, too_many_files
+from vfioctl.policy.refusals.words import Table, When, only, says
 
+_NOT_VIABLE = When("it is not viable", lambda refusal: refusal.state.viable is False)
+_UNSAFE = When("interrupts are not isolated", lambda refusal: refusal.state.interrupts_isolated is False)
 
-def _device_absent(refusal: Refusal) -> VfioctlError:
-    return NotFound(
-        f"{refusal.state.device or 'the device'} is not bound to a VFIO driver in {refusal.group}",
-        hint=f"vfioctl list-devices --group {refusal.argument}",
-    )
-
-
-def _device_invalid(refusal: Refusal) -> VfioctlError:
-    # Up to 5.18 a group that is not viable is refused only here.
-    if refusal.state.viable is False:
-        return containers.not_viable(refusal.state, refusal.number)
-    # With iommufd in the place of the container, such a region is refused only here.
-    if refusal.state.direct_region:
-        return containers.direct_region(refusal)
-    return KernelRefusal(
-        f"{refusal.state.device or 'the device'} cannot be opened: {refusal.group} has no container with an IOMMU"
-        " yet, or the VF token is malformed",
-        hint="the order is: container, group, IOMMU, device; a VF token is vf_token= and a UUID of 36 characters",
-    )
-
-
-def device_token(refusal: Refusal) -> VfioctlError:
-    """The refusal of a device that takes a VF token."""
-    return PermissionDenied(
-        f"{refusal.state.device or 'the device'} takes a VF token: its physical function belongs to a VFIO user",
-        hint="give the token that the user of the physical function has set (vf_token=UUID)",
-    )
-
-
-def device_locked(refusal: Refusal) -> VfioctlError:
-    """The refusal of a device that somebody else is changing."""
-    return Busy(
-        f"{refusal.state.device or 'the device'} is locked: it is being reset or bound right now",
-        hint="try again",
-    )
-
-
-def device_permission(refusal: Refusal) -> VfioctlError:
-    """The refusal to claim a device for iommufd."""
-    # iommufd serving as the container claims ownership per device, so viability shows only here.
-    if refusal.state.noiommu or refusal.state.viable is False:
-        return containers.set_container_permission(refusal)
-    if refusal.state.interrupts_isolated is False:
-        return containers.set_iommu_permission(refusal)
-    return containers.not_viable(refusal.state, refusal.number)
-
+device_token = says(
+    "{device} takes a VF token: its physical function belongs to a VFIO user",
+    code="permission",
+    hint="give the token that the user of the physical function has set (vf_token=UUID)",
+    kind=PermissionDenied,
+)
+device_locked = says(
+    "{device} is locked: it is being reset or bound right now", code="busy", hint="try again", kind=Busy
+)
+#: To claim a device for iommufd: with that in the container's place, viability shows only here.
+device_permission = (
+    only(NOIOMMU, containers.noiommu_use)
+    + only(_NOT_VIABLE, containers.not_viable)
+    + only(_UNSAFE, containers.unsafe_interrupts)
+    + containers.not_viable
+)
 
 REFUSALS: Table = {
     ("VFIO_GROUP_GET_DEVICE_FD", errno.EIO): says(
@@ -69,8 +41,26 @@ REFUSALS: Table = {
         hint="vfioctl holders {DEVICE}; a mediated device has one user at a time",
         kind=Busy,
     ),
-    ("VFIO_GROUP_GET_DEVICE_FD", errno.ENODEV): _device_absent,
-    ("VFIO_GROUP_GET_DEVICE_FD", errno.EINVAL): _device_invalid,
+    ("VFIO_GROUP_GET_DEVICE_FD", errno.ENODEV): says(
+        "{device} is not bound to a VFIO driver in {group}",
+        code="not-found",
+        hint="vfioctl list-devices --group {GROUP}",
+        kind=NotFound,
+        look=evidence.DRIVER,
+    ),
+    # Up to 5.18 a group that is not viable is refused only here; with iommufd in the place of the container, one with
+    # a 1:1 region.
+    ("VFIO_GROUP_GET_DEVICE_FD", errno.EINVAL): only(_NOT_VIABLE, containers.not_viable)
+    + only(containers.DIRECT, containers.direct_region)
+    + says(
+        "{device} cannot be opened: {group} has no container with an IOMMU yet, or the VF token is malformed",
+        code="kernel",
+        hint="the order is: container, group, IOMMU, device; a VF token is vf_token= and a UUID of 36 characters",
+    ),
+    ("VFIO_GROUP_GET_DEVICE_FD", errno.ENOMEM): says(
+        "the kernel has no memory left to open {device}", code="no-memory", hint="free memory, then try again"
+    ),
+    ("VFIO_GROUP_GET_DEVICE_FD", errno.EMFILE): too_many_files,
     ("VFIO_GROUP_GET_DEVICE_FD", errno.EACCES): device_token,
     ("VFIO_GROUP_GET_DEVICE_FD", errno.EAGAIN): device_locked,
     ("VFIO_GROUP_GET_DEVICE_FD", errno.EPERM): device_permission,

@@ -15,10 +15,9 @@ def state_of(
     """The :class:`State` of a judged group; ``user`` is who calls, ``holders`` who has the node open, in words."""
     group = verdict.group
     codes = {problem.code for problem in verdict.problems}
-    release = re.match(r"(\d+)\.(\d+)", kernel.release or "")
     return State(
         group=group.id,
-        kernel=(int(release[1]), int(release[2])) if release else None,
+        kernel=release_of(kernel),
         viable=verdict.viable,
         blocking=tuple((m.device.address, m.device.driver or "-") for m in verdict.members if m.blocking),
         direct_region="direct-region" in codes,
@@ -29,3 +28,9 @@ def state_of(
         user=user,
         holders=holders,
     )
+
+
+def release_of(kernel: Kernel) -> tuple[int, int] | None:
+    """The release as (major, minor); None when it is not known."""
+    release = re.match(r"(\d+)\.(\d+)", kernel.release or "")
+    return (int(release[1]), int(release[2])) if release else None

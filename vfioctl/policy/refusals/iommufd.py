@@ -15,8 +15,7 @@ from vfioctl.policy.refusals.mappings import (
     unmap_nothing,
     unmap_wraps,
 )
-from vfioctl.policy.refusals.state import Table
-from vfioctl.policy.refusals.words import says
+from vfioctl.policy.refusals.words import Table, says
 
 #: The calls that came after Linux 6.2, and with which release.
 _SINCE = {

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import errno
 
-from vfioctl.errors import Busy, PermissionDenied, VfioctlError
+from vfioctl.errors import Busy, PermissionDenied
 from vfioctl.policy.refusals import containers
 from vfioctl.policy.refusals.mappings import map_fault, map_memory
-from vfioctl.policy.refusals.state import Refusal, Table
-from vfioctl.policy.refusals.words import says
+from vfioctl.policy.refusals.words import Table, When, only, says
 
 _WINDOWS = "its windows are told by VFIO_IOMMU_SPAPR_TCE_GET_INFO"
 
@@ -34,34 +33,35 @@ _outside = says(
 )
 
 
-def _join_permission(refusal: Refusal) -> VfioctlError:
-    if refusal.state.blocking or refusal.state.viable is False or refusal.state.noiommu:
-        return containers.set_container_permission(refusal)
-    return says(
+_HELD = When(
+    "it is not viable",
+    lambda refusal: bool(refusal.state.blocking) or refusal.state.viable is False,
+)
+_V1 = When("the container is of sPAPR v1", lambda refusal: refusal.state.backend == "spapr-v1")
+_join_permission = (
+    containers.noiommu_use
+    + only(_HELD, containers.not_viable)
+    + says(
         "{group} cannot be in a container of this kind: its windows do not go together with those of the others, or the"
         " platform has windows of the other version of sPAPR",
         code="not-supported",
         hint="use a container of its own, or the other one of the backends spapr-v1 and spapr-v2",
-    )(refusal)
-
-
-def _map_permission(refusal: Refusal) -> VfioctlError:
-    if refusal.state.backend == "spapr-v1":
-        return says(
-            "the container is not enabled",
-            code="permission",
-            hint="enable it before mapping",
-            kind=PermissionDenied,
-        )(refusal)
-    return says(
-        "the memory is not registered with the container, or its pages are smaller than the window's, or groups of a"
-        " partition share the container",
-        code="permission",
-        hint="register it before mapping, from the same process; a window of large pages takes huge pages; in a"
-        " partition (pseries) each group takes a container of its own",
-        kind=PermissionDenied,
-    )(refusal)
-
+    )
+)
+_map_permission = says(
+    "the container is not enabled",
+    code="permission",
+    hint="enable it before mapping",
+    kind=PermissionDenied,
+    when=_V1,
+) + says(
+    "the memory is not registered with the container, or its pages are smaller than the window's, or groups of a"
+    " partition share the container",
+    code="permission",
+    hint="register it before mapping, from the same process; a window of large pages takes huge pages; in a"
+    " partition (pseries) each group takes a container of its own",
+    kind=PermissionDenied,
+)
 
 #: Calls that only sPAPR containers and EEH have.
 REFUSALS: Table = {
@@ -200,6 +200,11 @@ ON_SPAPR: Table = {
         )
         for call in ("VFIO_GROUP_SET_CONTAINER", "VFIO_SET_IOMMU")
     },
+    ("VFIO_SET_IOMMU", errno.EINVAL): says(
+        "{group} has no windows that could be made or removed, which sPAPR v2 takes, or the container has no group yet",
+        code="not-supported",
+        hint="use the spapr-v1 backend",
+    ),
     ("VFIO_IOMMU_MAP_DMA", errno.EPERM): _map_permission,
     ("VFIO_IOMMU_MAP_DMA", errno.ENXIO): _outside,
     # Seen where virtio-pci had a device of the same host bridge: windows are not given up once a driver has them.

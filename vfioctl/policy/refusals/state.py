@@ -1,12 +1,13 @@
-"""What is known around a failed call, and how it is worded (floor 3, pure)."""
+"""What is known around a failed call or write (floor 3, pure)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
-from vfioctl.errors import VfioctlError
-from vfioctl.policy.sizes import format_iova
+from vfioctl.model import VFIO_DRIVERS, Device, Evidence
+
+#: Module parameters that decide what a driver takes.
+PARAMETERS = ("vfio.enable_unsafe_noiommu_mode", "vfio_pci.disable_denylist", "vfio_pci.enable_sriov")
 
 
 class State(NamedTuple):
@@ -17,6 +18,11 @@ class State(NamedTuple):
     the mapping at hand, ``wanted`` of all that are still to be made. ``memlock_limit`` is None for unlimited and,
     together with ``memlock_locked``, for unknown; ``per_user``: they count for all processes of the user. ``process``
     is the pid of who maps where it is not the caller; ``file_system`` is that of a file that is mapped for writing.
+
+    Of a write to sysfs: ``device`` as commands name it, ``about`` the device as it is now, ``gone`` when it is not
+    there any more; the ``driver`` that was asked, and whether it is ``registered``; ``numvfs`` virtual functions are
+    enabled; ``switched_on``: which of the module parameters in PARAMETERS are (None: not known). ``seen`` is
+    what else the caller has found out.
     """
 
     group: int | None = None
@@ -42,45 +48,35 @@ class State(NamedTuple):
     file_system: str | None = None
     process: int | None = None
     device: str | None = None
+    about: Device | None = None
+    gone: bool = False
+    driver: str | None = None
+    registered: bool | None = None
+    numvfs: int | None = None
+    switched_on: frozenset[str] | None = None
+    seen: tuple[Evidence, ...] = ()
 
 
 class Refusal(NamedTuple):
-    """A call that failed with errno ``number``; ``path`` is the file that could not be opened."""
+    """A call or write that failed with errno ``number``; ``path`` is the file that could not be opened or written,
+    ``data`` what was to be written."""
 
     call: str
     number: int
     state: State
-    path: str | None
-
-    @property
-    def group(self) -> str:
-        return "the group" if self.state.group is None else f"group {self.state.group}"
-
-    @property
-    def argument(self) -> str:
-        return "GROUP" if self.state.group is None else str(self.state.group)
+    path: str | None = None
+    data: str = ""
 
     def before(self, major: int, minor: int) -> bool:
         """Whether the kernel is known to be older than a release."""
         return self.state.kernel is not None and self.state.kernel < (major, minor)
 
+    def is_off(self, parameter: str) -> bool:
+        """Whether a module parameter is known to be off."""
+        return self.state.switched_on is not None and parameter not in self.state.switched_on
 
-def ownership(state: State) -> str:
-    facts = {"owner": state.node_owner, "mode": state.node_mode}
-    known = ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
-    return f" ({known})" if known else ""
-
-
-def place(state: State) -> str:
-    if state.iova is None:
-        return "the range"
-    if state.size is None:
-        return f"IOVA {format_iova(state.iova)}"
-    return f"IOVA {format_iova(state.iova)}-{format_iova(state.iova + state.size - 1)}"
-
-
-#: Makes the error of a refusal.
-Say = Callable[[Refusal], VfioctlError]
-
-#: What to say, by (call, errno).
-Table = dict[tuple[str, int], Say]
+    @property
+    def of_vfio(self) -> bool:
+        """Whether the driver that was asked is one of VFIO's: all variants have that in their names."""
+        driver = self.state.driver or ""
+        return driver in VFIO_DRIVERS or "vfio" in driver

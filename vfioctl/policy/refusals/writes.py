@@ -1,95 +1,124 @@
-"""What the errno of a refused sysfs write means, and what to do. Source: drivers/base/bus.c, drivers/base/dd.c,
-drivers/pci/pci-driver.c, drivers/vfio/pci/vfio_pci_core.c, and runs on real kernels."""
+"""Refusals of any write to sysfs, of owners and modes of nodes, and of modules (floor 3, pure)."""
 
 from __future__ import annotations
 
 import errno
 
-from vfioctl.errors import Busy, KernelRefusal, NotFound, PermissionDenied, VfioctlError
-from vfioctl.model import Write, shown
-from vfioctl.policy.buses import BUS_DRIVERS
+from vfioctl.errors import NotFound, PermissionDenied
+from vfioctl.model import Look
+from vfioctl.policy.refusals import evidence
+from vfioctl.policy.refusals.words import Table, says
 
-_CAUSES: dict[tuple[str, int], tuple[str, str]] = {
-    ("bind", errno.ENODEV): (
-        "{driver} does not take {subject}: it has no matching id, or its probe found no such hardware",
-        "the kernel log says why (dmesg); another driver may fit: --driver NAME, --to NAME",
+REFUSALS: Table = {
+    ("write to sysfs", errno.EACCES): says(
+        "{path} may not be written",
+        code="permission",
+        hint="run it as root; in a container /sys may be read-only",
+        kind=PermissionDenied,
+        look=evidence.NODE,
     ),
-    ("bind", errno.EINVAL): (
-        # No coherent caches: 5.19 and newer; POWER promises them from 6.4 on only (device_iommu_capable).
-        "{driver} refuses {subject}: it is a bridge, on the driver's denylist, in no IOMMU group, or its IOMMU does "
-        "not promise coherent caches (on POWER from Linux 6.4 on)",
-        "vfioctl show {subject}; the kernel log (dmesg) names the reason",
+    ("write to sysfs", errno.EPERM): says(
+        "{path} may not be written, whatever its mode says",
+        code="permission",
+        hint="run it as root with all capabilities; a security module or the kernel's lockdown may refuse it all the"
+        " same (cat /sys/kernel/security/lockdown)",
+        kind=PermissionDenied,
+        look=evidence.NODE,
     ),
-    ("bind", errno.EAGAIN): (
-        "{driver} puts off {subject} until something that it depends on is there",
-        "load the missing driver (the kernel log names it), then try again",
+    ("write to sysfs", errno.EROFS): says(
+        "{path} is on a file system that is read-only here",
+        code="permission",
+        hint="run it outside of the container, or give it a /sys that can be written",
+        kind=PermissionDenied,
+        look=(Look("/proc/self/mounts", "^sysfs "),),
     ),
-    ("bind", errno.ENOENT): (
-        "there is no driver {driver} for {subject}, or the driver misses something",
-        "modprobe the driver's module; the kernel log says what is missing (dmesg)",
+    ("set access", errno.EPERM): says(
+        "owner and mode of {path} may not be changed",
+        code="permission",
+        hint="run it as root; in a container it takes the capabilities CAP_CHOWN and CAP_FOWNER",
+        kind=PermissionDenied,
+        look=evidence.NODE,
     ),
-    ("bind vfio-platform", errno.ENOENT): (
-        "vfio-platform takes no device that it cannot reset, and has found no way to reset {subject}",
-        "it takes a module with the alias vfio-reset:COMPATIBLE (what of_node/compatible says), or with ACPI a method "
-        "_RST; the module parameter vfio_platform.reset_required=0 is unsafe: the device keeps what its user before "
-        "has left in it",
+    ("set access", errno.EACCES): says(
+        "{path} cannot be reached",
+        code="permission",
+        hint="run it as root: a directory above it is closed",
+        kind=PermissionDenied,
     ),
-    ("unbind", errno.ENODEV): (
-        "{subject} is not bound to {driver} any more",
-        "somebody else moved it meanwhile: look again with vfioctl show {subject}",
+    ("set access", errno.EROFS): says(
+        "{path} is on a file system that is read-only here",
+        code="permission",
+        hint="run it outside of the container, whose /dev cannot be changed",
+        kind=PermissionDenied,
     ),
-    ("driver_override", errno.ENOENT): (
-        "{subject} is gone, or its bus has no driver_override",
-        "vfioctl list-devices shows what is there",
+    ("set access", errno.ENOENT): says(
+        "{path} is not there any more",
+        code="not-found",
+        hint="its device has just left its VFIO driver: vfioctl list-groups shows the nodes there are",
+        kind=NotFound,
     ),
-    ("drivers_probe", errno.EINVAL): (
-        "the kernel does not look for a driver for {subject}: its IOMMU group is in use through VFIO",
-        "end the user of the group first: vfioctl holders {subject}",
+    ("set access", errno.EOPNOTSUPP): says(
+        "the file system of {path} has no access control lists",
+        code="not-supported",
+        hint="use an owner or a group: --user, --group-owner, --mode; or a kernel with CONFIG_TMPFS_POSIX_ACL",
     ),
-    ("new_id", errno.EINVAL): (
-        "{driver} does not accept the id",
-        "use the default method (driver_override)",
+    ("set access", errno.EINVAL): says(
+        "{path} does not take that owner, mode or list",
+        code="kernel",
+        hint="see whether user and group exist: id NAME",
     ),
-    ("new_id", errno.ENOENT): (
-        "there is no PCI driver {driver}, or it takes no dynamic ids",
-        "modprobe vfio-pci",
+    ("load module", errno.ENOENT): says(
+        "module {DRIVER} cannot be loaded: {said}",
+        code="no-module",
+        hint="modinfo {DRIVER} says whether this kernel has it; a kernel that was updated while it runs has other"
+        " modules on the disk (uname -r, ls /lib/modules): boot it",
+    ),
+    ("load module", errno.EPERM): says(
+        "module {DRIVER} cannot be loaded: {said}",
+        code="no-module",
+        hint="run it as root, outside of a container; modules may have been switched off until the next boot"
+        " (cat /proc/sys/kernel/modules_disabled), or lockdown takes signed ones only",
+        look=(Look("/proc/sys/kernel/modules_disabled"), Look("/sys/kernel/security/lockdown")),
+    ),
+    ("load module", errno.EINVAL): says(
+        "module {DRIVER} cannot be loaded: {said}",
+        code="no-module",
+        hint="it does not take a parameter that it is given: modprobe --showconfig | grep {DRIVER}, and the kernel log"
+        " (dmesg)",
+    ),
+    ("load module", errno.ENODEV): says(
+        "module {DRIVER} cannot be loaded: {said}",
+        code="no-module",
+        hint="this machine has not what it drives; the kernel log (dmesg) may say more",
+    ),
+    ("load module", errno.ENOEXEC): says(
+        "module {DRIVER} cannot be loaded: {said}",
+        code="no-module",
+        hint="it was built for another kernel: modinfo {DRIVER} shows its vermagic, uname -r the kernel",
+    ),
+    **{
+        ("load module", number): says(
+            "module {DRIVER} cannot be loaded: {said}",
+            code="no-module",
+            hint="it is not signed with a key that this kernel trusts (Secure Boot): sign it, or enrol its key"
+            " (mokutil)",
+        )
+        for number in (errno.EKEYREJECTED, errno.ENOKEY)
+    },
+    ("load module", errno.ENOMEM): says(
+        "module {DRIVER} cannot be loaded: {said}", code="no-memory", hint="free memory, then try again"
     ),
 }
 
+#: A write that has no words of its own.
+UNKNOWN = says(
+    "the kernel refused to write {data} to {path}: {strerror}",
+    code="kernel",
+    hint="the kernel log may say more (dmesg){or_plain}",
+)
 
-def explain_write(write: Write, error: OSError, subject: str) -> VfioctlError:
-    """The failure of a write to a sysfs file, with cause and cure. ``subject`` is the device concerned."""
-    directory, _, file = write.path.rpartition("/")
-    driver = directory.rpartition("/")[2]
-    named = shown(subject)
-    number = error.errno or 0
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return PermissionDenied(
-            f"{write.path} may not be written",
-            hint="run it as root; in a container /sys may be read-only",
-            subject=named,
-            errno=number,
-        )
-    if file == "bind" and number == errno.EBUSY:
-        return Busy(
-            f"{driver} cannot have {named}: another driver has it, its IOMMU group is in use through VFIO, "
-            "or it has virtual functions enabled",
-            hint=f"vfioctl show {named}; end the user of the group (vfioctl holders {named}), or "
-            "write 0 to sriov_numvfs with the host driver bound",
-            subject=named,
-            errno=number,
-        )
-    known = _CAUSES.get((f"{file} {driver}", number)) or _CAUSES.get((file, number))
-    cause = f"the kernel refused to write {write.data.strip()!r} to {write.path}: {error.strerror}"
-    cure = "the kernel log may say more (dmesg)"
-    if known is not None:
-        cause, cure = (text.format(driver=driver, subject=named) for text in known)
-    if file == "bind" and _is_variant(driver):
-        cure += "\nwithout migration the device works with --driver vfio-pci"
-    kind = NotFound if (file, number) == ("driver_override", errno.ENOENT) else KernelRefusal
-    return kind(cause, hint=cure, subject=named, errno=number)
-
-
-def _is_variant(driver: str) -> bool:
-    """By its name, and for a hint only: all variants have VFIO's in theirs."""
-    return "vfio" in driver and driver not in BUS_DRIVERS.values()
+UNKNOWN_ACCESS = says(
+    "owner and mode of {path} could not be changed: {strerror}",
+    code="kernel",
+    hint="the kernel log may say more (dmesg)",
+)
