@@ -123,6 +123,54 @@ class Platform(NamedTuple):
     groups_directory: bool
 
 
+class Unread(Enum):
+    """Why a file has given nothing: three answers that are not the same."""
+
+    ABSENT = "absent"
+    FORBIDDEN = "forbidden"
+    FAILED = "unreadable"
+
+
+class Readings(NamedTuple):
+    """Files of a host as they were read, by the absolute paths that they have there; ``modules``: built-in, loaded,
+    available or missing; None where that cannot be told. See vfioctl.host.readings for which."""
+
+    texts: Mapping[str, str | Unread] = {}
+    nodes: Mapping[str, Node | Unread] = {}
+    modules: Mapping[str, str | None] = {}
+
+    def text(self, path: str) -> str | None:
+        """What the file has in it; None when nothing could be read of it."""
+        found = self.texts.get(path, Unread.ABSENT)
+        return None if isinstance(found, Unread) else found
+
+    def why(self, path: str) -> Unread | None:
+        """Why nothing could be read of it; None when something was."""
+        found = self.texts.get(path, Unread.ABSENT)
+        return found if isinstance(found, Unread) else None
+
+
+class LockLimit(NamedTuple):
+    """How much memory somebody may lock: ``soft`` and ``hard`` limit in bytes (None: unlimited), of which ``charged``
+    is taken; ``exempt``: CAP_IPC_LOCK makes it void. ``path`` and ``value``: what says so."""
+
+    who: str
+    soft: int | None
+    hard: int | None
+    path: str
+    value: str
+    charged: int = 0
+    exempt: bool = False
+
+
+class Login(NamedTuple):
+    """A user as pam_limits sees one: ``groups`` by name and number, the user's own first."""
+
+    name: str
+    uid: int
+    groups: tuple[tuple[str, int], ...]
+
+
 class ModuleAlias(NamedTuple):
     """A line of modules.alias: a pattern as of fnmatch, and the module that it stands for (with _ for -)."""
 

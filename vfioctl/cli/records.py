@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vfioctl.host.holders import Holder
     from vfioctl.ops.irqs import Irq
     from vfioctl.ops.regions import Region
+    from vfioctl.policy.doctor.findings import Check, Finding
     from vfioctl.policy.impact import Impact
 
 SCHEMA_VERSION = 1
@@ -171,6 +172,36 @@ def irq(value: Irq) -> dict[str, Any]:
         "vectors": value.vectors,
         "flags": flags(value.flags, IRQ_FLAGS),
         "enabled": list(value.enabled),
+    }
+
+
+def finding(value: Finding) -> dict[str, Any]:
+    """What a doctor has found."""
+    return {
+        "code": value.code,
+        "severity": value.severity.value,
+        "subject": value.subject,
+        "detail": value.detail,
+        "evidence": [{"path": evidence.path, "value": evidence.value} for evidence in value.evidence],
+        "cure": value.cure,
+    }
+
+
+def silent_check(value: Check) -> dict[str, Any]:
+    """A check that has found nothing, as a row beside the findings."""
+    row = {"code": value.name, "severity": value.verdict, "subject": value.subject, "detail": value.detail}
+    return {**row, "evidence": [], "cure": None}
+
+
+def diagnosis(healthy: bool, findings: list[dict[str, Any]], checks: Iterable[Check]) -> dict[str, Any]:
+    """All of it: the findings, and what was looked at."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "healthy": healthy,
+        "findings": findings,
+        "checks": [
+            {"name": c.name, "subject": c.subject, "verdict": c.verdict, "detail": c.detail} for c in checks
+        ],
     }
 
 

@@ -23,6 +23,7 @@ COMMANDS: dict[str, Entry] = {
     "impact": Entry("impact", "Show what the host would lose with devices.", LOOK),
     "holders": Entry("holders", "Show which processes hold devices.", LOOK),
     "snapshot": Entry("snapshot", "Write an archive to look at elsewhere with --root.", LOOK),
+    "doctor": Entry("doctor", "Say whether the host is ready for VFIO, and what to do.", LOOK),
     "bind": Entry("bind", "Bind devices or whole groups to a VFIO driver.", ASSIGN),
     "unbind": Entry("unbind", "Give devices back to their host driver.", ASSIGN),
     "run": Entry("run", "Lend devices to a command, run as an unprivileged user.", ASSIGN),

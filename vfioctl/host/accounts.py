@@ -6,7 +6,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 from vfioctl.errors import DeadlinePassed, visible
@@ -54,7 +54,16 @@ def gid_of(name: str) -> int | None:
     return _in_time(name, lambda: _or_none(lambda: grp.getgrnam(name).gr_gid))
 
 
-def _or_none(look: Callable[[], int]) -> int | None:
+def group_names(gids: Sequence[int]) -> list[str]:
+    """The names of groups; of one that has none its number. Raises DeadlinePassed."""
+
+    def name_of(gid: int) -> str:
+        return _or_none(lambda: grp.getgrgid(gid).gr_name) or str(gid)
+
+    return _in_time(f"gid {gids[0]}", lambda: [name_of(gid) for gid in gids])
+
+
+def _or_none(look: Callable[[], T]) -> T | None:
     try:
         return look()
     except KeyError:

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterable
 
 from vfioctl.errors import DeadlinePassed, KernelRefusal
 from vfioctl.host.bounded import place_of, postponed
@@ -29,6 +30,35 @@ def aliases(root: str, release: str, prefix: str) -> list[ModuleAlias]:
         if key:
             found.append(ModuleAlias(prefix + pattern, module))
     return found
+
+
+def states(root: str, release: str, wanted: Iterable[str]) -> dict[str, str | None]:
+    """Of each module (with _ for -): ``built-in``, ``loaded``, ``available`` on the disk, or ``missing``; None for one
+    that is not in use where the lists of modules may not be read, or are not in a tree of files (``root``)."""
+    top = os.path.join(root, "lib/modules", release)
+    try:
+        lists = [read(f"{top}/{name}") or "" for name in ("modules.builtin", "modules.dep")]
+    except PermissionError:
+        lists = []
+    if root != "/" and not any(lists):
+        lists = []
+    built_in, available = ({_module(line) for line in text.split("\n")} for text in lists or ("", ""))
+
+    def state(name: str) -> str | None:
+        # A module that is built in has a directory too when it has parameters, but no initstate.
+        home = os.path.join(root, "sys/module", name)
+        if os.path.exists(f"{home}/initstate"):
+            return "loaded"
+        if name in built_in or os.path.isdir(home):
+            return "built-in"
+        return "available" if name in available else "missing" if lists else None
+
+    return {name: state(name) for name in wanted}
+
+
+def _module(line: str) -> str:
+    """The module of a line of modules.dep or modules.builtin: ``kernel/drivers/vfio/pci/vfio-pci.ko.xz: ...``."""
+    return line.partition(":")[0].rpartition("/")[2].partition(".ko")[0].replace("-", "_")
 
 
 def claimants(modalias: str, timeout: float) -> list[str]:

@@ -39,7 +39,7 @@ def opened(
     if device.group is None:
         raise NotFound(
             f"{device.address} is in no IOMMU group",
-            hint="it is not behind an IOMMU that is on: vfioctl list-groups says why when there are none at all",
+            hint="it is not behind an IOMMU that is on: vfioctl doctor says why when there are none at all",
             subject=device.address,
             code="no-iommu-group",
         )

@@ -25,7 +25,7 @@ def why_no_group(device: Device, kernel: Kernel) -> tuple[str, str]:
         )
     return (
         "it is not behind an IOMMU that is on",
-        "vfioctl list-groups says why when there are no groups at all",
+        "vfioctl doctor says why when there are no groups at all",
     )
 
 

@@ -141,33 +141,45 @@ def problems_of(group: IommuGroup, kernel: Kernel) -> tuple[Problem, ...]:
         found.append(
             Problem("no-vfio-member", "no member is bound to a VFIO driver, so the group has no node", cure)
         )
-    direct = [region for region in group.reserved_regions if region.type == "direct"]
-    intel = any(unit.startswith("dmar") for unit in kernel.iommu_units)
-    if direct and (intel or release_at_least(kernel.release, 6, 6)):
-        where = ", ".join(f"{region.start:#x}-{region.end:#x}" for region in direct)
-        found.append(
-            Problem(
-                "direct-region",
-                f"firmware requires a 1:1 mapping of {where} for a member, and the kernel then refuses assignment",
-                "a firmware setting (pre-boot DMA protection, USB legacy, remote management), or another device",
-            )
-        )
+    if direct := direct_region(group, kernel):
+        found.append(direct)
     if group.is_noiommu:
         found.append(
             Problem("noiommu", "no-IOMMU mode: the device can reach all memory, and CAP_SYS_RAWIO is needed")
         )
-    elif kernel.interrupts_isolated is False and any(device.bus != "mdev" for device in group.devices):
-        allowed = kernel.unsafe_interrupts_allowed
-        found.append(
-            Problem(
-                "interrupts-not-isolated",
-                "no interrupt remapping: a device could raise any interrupt of the host"
-                + (", and allow_unsafe_interrupts lets it" if allowed else ""),
-                None
-                if allowed
-                else "turn interrupt remapping on in firmware and kernel (intremap=on), or accept the risk: "
-                "echo Y > /sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts",
-                fatal=not allowed,
-            )
-        )
+    elif any(device.bus != "mdev" for device in group.devices) and (
+        interrupts := interrupts_not_isolated(kernel)
+    ):
+        found.append(interrupts)
     return tuple(found)
+
+
+def direct_region(group: IommuGroup, kernel: Kernel) -> Problem | None:
+    """The refusal of a group in which firmware wants memory mapped 1:1, on kernels that refuse for that."""
+    direct = [region for region in group.reserved_regions if region.type == "direct"]
+    intel = any(unit.startswith("dmar") for unit in kernel.iommu_units)
+    if not direct or not (intel or release_at_least(kernel.release, 6, 6)):
+        return None
+    where = ", ".join(f"{region.start:#x}-{region.end:#x}" for region in direct)
+    return Problem(
+        "direct-region",
+        f"firmware requires a 1:1 mapping of {where} for a member, and the kernel then refuses assignment",
+        "a firmware setting (pre-boot DMA protection, USB legacy, remote management), or another device",
+    )
+
+
+def interrupts_not_isolated(kernel: Kernel) -> Problem | None:
+    """The refusal where no interrupt is remapped; a warning when the risk is accepted."""
+    if kernel.interrupts_isolated is not False:
+        return None
+    allowed = kernel.unsafe_interrupts_allowed
+    return Problem(
+        "interrupts-not-isolated",
+        "no interrupt remapping: a device could raise any interrupt of the host"
+        + (", and allow_unsafe_interrupts lets it" if allowed else ""),
+        None
+        if allowed
+        else "turn interrupt remapping on in firmware and kernel (intremap=on), or accept the risk: "
+        "echo Y > /sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts",
+        fatal=not allowed,
+    )
