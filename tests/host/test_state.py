@@ -29,6 +29,11 @@ def state(tmp_path: Path) -> StateDirectory:
     return StateDirectory(str(tmp_path / "run" / "vfioctl"))
 
 
+def journal_text(**parts: object) -> bytes:
+    """A journal as it stands in its file, with some ``parts`` of it."""
+    return json.dumps(journal_to_json(Journal("bind", State({}, {}))) | parts).encode()
+
+
 def test_what_is_saved_is_loaded(state: StateDirectory) -> None:
     assert state.load_journal() is None
     state.save_journal(JOURNAL)
@@ -95,6 +100,12 @@ def test_links_inside_are_not_followed(state: StateDirectory, tmp_path: Path, na
         b'{"version": 1, "command": "bind", "before": [], "nodes": {}, "dynamic_ids": [], "homes": {}}',
         b'{"version": 1, "command": "bind", "before": {"a": {}}, "nodes": {}, "dynamic_ids": [], "homes": {}}',
         b'{"version": 1, "command": "bind", "before": {}, "nodes": {"a": 1}, "dynamic_ids": [], "homes": {}}',
+        journal_text(before={"pci/../..": {"driver": None, "driver_override": None}}),
+        journal_text(before={"pci/0000:00:02.0": {"driver": "../x", "driver_override": None}}),
+        journal_text(nodes={"/etc/passwd": {"uid": 0, "gid": 0, "mode": 438}}),
+        journal_text(nodes={"/dev/vfio/../sda": {"uid": 0, "gid": 0, "mode": 438}}),
+        journal_text(dynamic_ids=[{"driver": "../x", "fields": "8086 10d3"}]),
+        journal_text(dynamic_ids=[{"driver": "vfio-pci", "fields": "8086\n10d3"}]),
     ],
 )
 def test_a_journal_that_is_no_journal(state: StateDirectory, content: bytes) -> None:

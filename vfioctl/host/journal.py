@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -55,9 +56,9 @@ def journal_from_json(data: Mapping[str, Any], path: str) -> Journal:
             str(data["command"]),
             State(
                 {_key(key): _binding(entry) for key, entry in data["before"].items()},
-                {path: _access(entry) for path, entry in data["nodes"].items()},
+                {_node(path): _access(entry) for path, entry in data["nodes"].items()},
             ),
-            tuple(DynamicId(str(d["driver"]), str(d["fields"])) for d in data["dynamic_ids"]),
+            tuple(map(_dynamic_id, data["dynamic_ids"])),
             _homes(data["homes"]),
             {_key(key): identity for key, identity in data["identities"].items()},
             {path: tuple(map(_key, keys)) for path, keys in data.get("members", {}).items()},
@@ -113,10 +114,32 @@ def _binding(entry: Mapping[str, Any]) -> Binding:
     """Raises ValueError for a driver's name that would be a path."""
     names = entry["driver"], entry["driver_override"]
     for name in names:
-        if name is not None and (not isinstance(name, str) or "/" in name or name in ("", ".", "..")):
-            raise ValueError(f"{name!r} is no driver")
+        if name is not None:
+            _driver(name)
     numvfs = entry.get("numvfs")  # not there in what an older vfioctl has left
     return Binding(*names, None if numvfs is None else int(numvfs))
+
+
+def _driver(name: Any) -> str:
+    """It becomes a part of paths. Raises ValueError."""
+    if not isinstance(name, str) or "/" in name or name in ("", ".", ".."):
+        raise ValueError(f"{name!r} is no driver")
+    return name
+
+
+def _dynamic_id(entry: Mapping[str, Any]) -> DynamicId:
+    """Raises ValueError for what no driver could have been given."""
+    fields = str(entry["fields"])
+    if re.fullmatch("[0-9a-f ]+", fields) is None:
+        raise ValueError(f"{fields!r} is no id")
+    return DynamicId(_driver(entry["driver"]), fields)
+
+
+def _node(path: str) -> str:
+    """Nothing but a node of VFIO's ever gets another owner. Raises ValueError."""
+    if not path.startswith("/dev/vfio/") or ".." in path:
+        raise ValueError(f"{path!r} is no node of VFIO's")
+    return path
 
 
 def _access(entry: Mapping[str, Any]) -> Access:
