@@ -13,6 +13,12 @@ from typing import Any, TypeVar
 from vfioctl.host import bounded
 
 Item = TypeVar("Item")
+_LEAST = 1.0  # seconds: a host that is busy may need as long to start the child that asks
+
+
+def patience_in(timeout: float) -> float:
+    """How long (seconds) one of many may keep the others waiting, when all are to have answered in ``timeout``."""
+    return max(_LEAST, timeout / 10)
 
 
 def survey(

@@ -40,7 +40,7 @@ class NotExecuted(VfioctlError):
     def __init__(self, word: str, error: OSError) -> None:
         limit = error.filename == LIMIT
         super().__init__(
-            f"{LIMIT if limit else visible(word)}: {error.strerror}",
+            f"{LIMIT if limit else visible(word) or repr(word)}: {error.strerror}",
             hint="it may not be raised here (a container without CAP_SYS_RESOURCE): --memlock SIZE"
             if limit
             else None,

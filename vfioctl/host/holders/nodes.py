@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from vfioctl.host.files import link_name, names, read
-from vfioctl.host.survey import survey
+from vfioctl.host.survey import patience_in, survey
 from vfioctl.model import VFIO_DRIVERS
 
 
@@ -99,7 +99,7 @@ def nodes_of(root: str, keys: Iterable[str], timeout: float = 10.0) -> dict[str,
                     found[key].update(dict.fromkeys(places))
     everywhere = sorted({place.directory for places in found.values() for place in places})
     # On some kernels this file waits for the device's lock (commit c0a40097f0bc, drivers/base/core.c, uevent_show).
-    paths = dict(survey(_path, everywhere, timeout / 10, timeout)[0])
+    paths = dict(survey(_path, everywhere, patience_in(timeout), timeout)[0])
     return {
         key: [*(_node(place, paths.get(place.directory)) for place in places), *_nvidia(owners, key)]
         for key, places in found.items()

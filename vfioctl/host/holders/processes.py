@@ -16,7 +16,7 @@ from vfioctl.host.files import names, read
 from vfioctl.host.holders.cgroup import membership
 from vfioctl.host.holders.holder import VFIO_KINDS, Found, Holder
 from vfioctl.host.holders.nodes import DeviceNode, Owners, nodes_of, suspects
-from vfioctl.host.survey import survey
+from vfioctl.host.survey import patience_in, survey
 
 _DEVICE = "anon_inode:[vfio-device]"
 _SYSPATH = "vfio-device-syspath: "  # Linux 6.18 and newer, in fdinfo
@@ -62,8 +62,10 @@ def scan(
     """The processes that hold one of the ``nodes`` (by device), or a VFIO device below the directories of ``owners``;
     ``possible`` are the directories of all devices that a VFIO device file could be of."""
     pids = _processes()
-    opened, silent = survey(_opened, pids, timeout / 10, timeout)
-    mapped, stuck = survey(_mapped, [pid for pid, seen in opened if seen is not None], timeout / 10, timeout)
+    opened, silent = survey(_opened, pids, patience_in(timeout), timeout)
+    mapped, stuck = survey(
+        _mapped, [pid for pid, seen in opened if seen is not None], patience_in(timeout), timeout
+    )
     unseen = {*silent, *stuck, *(pid for pid, seen in opened if seen is None)}
     wanted: dict[tuple[bool, int], list[tuple[str, DeviceNode]]] = {}
     for key, of_it in nodes.items():
@@ -167,10 +169,10 @@ def _is_ordinary(pid: int) -> bool:
 
 def _described(holds: Sequence[_Hold], timeout: float) -> Iterator[Holder]:
     """The holders, without those that have ended since."""
-    about = dict(survey(_process, sorted({hold.pid for hold in holds}), timeout / 10, timeout)[0])
+    about = dict(survey(_process, sorted({hold.pid for hold in holds}), patience_in(timeout), timeout)[0])
     # May ask a directory on the network.
     uids = {answer[1] for answer in about.values() if answer is not None}
-    users = dict(survey(_user, sorted(uids), timeout / 10, timeout)[0])
+    users = dict(survey(_user, sorted(uids), patience_in(timeout), timeout)[0])
     for hold in holds:
         answer = about.get(hold.pid, ("?", -1, ""))
         if answer is not None:
