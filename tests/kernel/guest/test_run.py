@@ -197,18 +197,18 @@ def test_it_is_kept_from_others_meanwhile(vfioctl: Vfioctl, edu: str) -> None:
 
 def test_a_daemon_that_keeps_the_device(vfioctl: Vfioctl, edu: str) -> None:
     open_it = "exec 9<>/dev/vfio/$VFIOCTL_GROUPS;"
-    result = vfioctl("run", edu, *sh(f"{open_it} sleep 2 & exit 5".replace("; sleep", "\nsleep")))
+    result = vfioctl("run", edu, *sh(f"{open_it} sleep 6 & exit 5".replace("; sleep", "\nsleep")))
     assert result.status == 5 and "waiting until the devices are let go" in result.stderr
     assert "sleep (process " in result.stderr
     assert_free(edu)
     script = f"{open_it}\nsleep 60 & echo $! > {EXCHANGE}/pid; exit 5"
-    result = vfioctl("--timeout", "2", "run", edu, *sh(script))
+    result = vfioctl("--timeout", "4", "run", edu, *sh(script))
     daemon = int((EXCHANGE / "pid").read_text())
     try:
         assert result.status == 9, result.stderr
         assert f"sleep (process {daemon}, user nobody" in result.stderr
         assert "ended with status 5" in result.stderr
-        assert vfioctl("--timeout", "1", "recover").status == 9
+        assert vfioctl("--timeout", "3", "recover").status == 9
         assert driver_of(edu) == "vfio-pci"
     finally:
         os.kill(daemon, signal.SIGKILL)
