@@ -151,5 +151,5 @@ class GuestRun(threading.Thread):
 
 
 def compile_bytecode(directory: Path) -> None:
-    """Byte-compile the package here, where it is quick and stays; a guest cannot keep what it compiles."""
+    """Byte-compiles what is in it here, where it is quick and stays; a guest cannot keep what it compiles."""
     compileall.compile_dir(directory, quiet=2)
