@@ -95,7 +95,7 @@ def test_a_session_of_commands(vfioctl: Vfioctl, edu: str, kernel_log: KernelLog
     def copy(source: int, destination: int, command: int) -> None:
         registers = (f"0x80={source:#x}", f"0x88={destination:#x}", "0x90=2048", f"0x98={command}")
         done("region", "write", edu, "bar0", *registers, "--width", "64")
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while int(done("region", "read", edu, "bar0", "0x98"), 16) & 1:
             assert time.monotonic() < until
 

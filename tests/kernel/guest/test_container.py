@@ -38,7 +38,7 @@ def work(vfioctl: Vfioctl, bound: Mapping[str, int]) -> Iterator[str]:
     vfioctl("container", "close", "--all")
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

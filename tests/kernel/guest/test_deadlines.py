@@ -54,7 +54,7 @@ def device_user(address: str) -> Iterator[int]:
         os.waitpid(pid, 0)
 
 
-def wait_until(what: str, condition: object, seconds: float = 20.0) -> None:
+def wait_until(what: str, condition: object, seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < until, what

@@ -15,7 +15,7 @@ from tests.kernel.guest.conftest import Vfioctl
 
 DEMO = Path(__file__).parent.parent / "demo.sh"
 #: Some twenty commands of the script, each of which starts an interpreter.
-pytestmark = pytest.mark.deadline(400)
+pytestmark = pytest.mark.deadline(900)
 BIN = Path("/run/bin")
 UNSAFE = Path("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts")
 DRIVER = Path(__file__).parent.parent / "dma.sh"

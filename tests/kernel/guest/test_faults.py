@@ -36,7 +36,7 @@ Record = Callable[[str, object], None]
 KILL = "signal=SIGKILL"
 #: Of so many cases one is tried here.
 SHARE = 1 if os.environ.get("VFIOCTL_TESTS_SWEEP") == "all" else 4
-LONG = 2400.0 / SHARE  # seconds
+LONG = 3600.0 / SHARE  # seconds
 #: What goes before the rename that makes a record count, and what goes after the unlink that ends it.
 RECORDING = (
     "mkdir",

@@ -52,7 +52,7 @@ def opened(uuid: str) -> Iterator[int]:
             os.close(device)
 
 
-def wait_until(what: str, condition: object, seconds: float = 20.0) -> None:
+def wait_until(what: str, condition: object, seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < until, what

@@ -81,7 +81,7 @@ def moved_by_the_device(address: str, source: int, destination: int, size: int) 
 ALL_BACKENDS = pytest.mark.kernels("6.1", "7.2", "7.2-iommufd")
 
 
-@pytest.mark.deadline(300)
+@pytest.mark.deadline(600)
 @ALL_BACKENDS
 def test_memory_of_every_kind(
     vfioctl: Vfioctl,
@@ -313,7 +313,7 @@ def test_the_limit_of_locked_memory(vfioctl: Vfioctl, group: int, tmp_path: Path
         assert vfioctl("revoke", group).status == 0
 
 
-@pytest.mark.deadline(240)
+@pytest.mark.deadline(600)
 def test_entries_run_out(vfioctl: Vfioctl, group: int) -> None:
     before = LIMIT.read_text()
     LIMIT.write_text("64")

@@ -165,7 +165,7 @@ def test_a_rom(vfioctl: Vfioctl, roles: Mapping[str, str], qmp: Qmp, tmp_path: P
 def _wait_for_child(port: Path) -> list[str]:
     import time
 
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while time.monotonic() < until:
         found = [path.name for path in port.iterdir() if re.fullmatch(r"[0-9a-f]{4}:.*\.\d", path.name)]
         if found:

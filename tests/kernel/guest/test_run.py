@@ -28,7 +28,7 @@ WAIT = f"touch {READY}; while [ ! -e {GO} ]; do sleep 0.05; done;"
 SLEEP = f"touch {READY}; exec sleep 60"
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
+def until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, what

@@ -195,7 +195,7 @@ def test_a_window_of_several_levels_in_the_place_of_the_default_one(vfioctl: Vfi
 
 
 @POWERNV
-@pytest.mark.deadline(240)
+@pytest.mark.deadline(600)
 def test_eeh(vfioctl: Vfioctl, bound: Roles) -> None:
     done(vfioctl, "container", "open", NAME, bound["edu"])
     done(vfioctl, "eeh", "enable", "-c", NAME)

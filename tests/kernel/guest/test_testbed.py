@@ -74,7 +74,7 @@ def driver_of(address: str) -> str | None:
     return link.readlink().name if link.is_symlink() else None
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, f"not so after {seconds} s"

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-DEADLINE = 60.0  # seconds for one command
+DEADLINE = 120.0  # seconds for one command
 PR_SET_DUMPABLE = 4
 TERMINAL_ROWS, TERMINAL_COLUMNS = 40, 160
 

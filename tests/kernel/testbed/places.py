@@ -17,9 +17,9 @@ GUEST_VARIABLE = "VFIOCTL_TESTS_PLACE"  # set in a guest: the id of its place
 MARKERS = (
     "machine(name): run in this variant of the test machine (see testbed/machine.py) instead of the standard one",
     "kernels(name, ...): run on these kernels (see testbed/rebuild.py) instead of those usual for the machine",
-    "deadline(seconds): how long this test may take in a guest (default 120)",
+    "deadline(seconds): how long this test may take in a guest (default 300)",
 )
-DEADLINE = 120.0  # seconds
+DEADLINE = 300.0  # seconds
 
 
 @dataclass(frozen=True)
