@@ -202,6 +202,20 @@ def test_access_to_what_is_bound_already(kernel: FakeKernel) -> None:
     assert kernel.nodes[f"/dev/vfio/{group}"] == Access(1000, 0, 0o600)
 
 
+@pytest.mark.parametrize(
+    ("header", "mute"),
+    [(b"\xff" * 64, True), (b"\xff" * 4 + bytes(60), False), (b"", False)],
+    ids=["mute", "virtual function", "gone"],
+)
+def test_a_device_that_answers_with_ones_only(kernel: FakeKernel, header: bytes, mute: bool) -> None:
+    """It is bound all the same; a virtual function has ones for its vendor and device."""
+    nic = ROLES["nic_a"]
+    kernel.tree.put(f"{kernel.tree.homes['pci', nic]}/config", header)
+    result = run_command(FakeMachine(kernel), "bind", nic)
+    assert result.status == 0
+    assert ("answers with ones only" in result.stderr) is mute
+
+
 def test_a_journal_of_a_running_change_is_waited_for(kernel: FakeKernel) -> None:
     state = StateDirectory(kernel.tree.at("/run/vfioctl"))
     ready, told = os.pipe()

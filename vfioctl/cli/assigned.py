@@ -17,6 +17,7 @@ from vfioctl.policy.planning import as_shell
 from vfioctl.policy.viability import judge
 
 if TYPE_CHECKING:
+    from vfioctl.host.machine import Machine
     from vfioctl.ops.assign import Done, Plan
     from vfioctl.policy.access import AccessWish
 
@@ -107,13 +108,20 @@ def _level(use: Use, planned: Plan) -> str:
     return "allowed" if use.guard in planned.allow else "refuse"
 
 
-def warn_unusable(done: Done) -> None:
-    """Says what the host should know of the devices that it has lost, and what still keeps their groups from being
-    used."""
+def warn_unusable(machine: Machine, done: Done) -> None:
+    """Says what the host should know of the devices that it has lost, and what still keeps them and their groups from
+    being used."""
     for impact in done.plan.impacts:
         for use in impact.uses:
             if not use.refuses and use.guard != "siblings":  # those are said below, as they are now
                 messages.warn(f"{shown(impact.device.key)}: {use.evidence}")
+    for key, binding in done.outcome.after.bindings.items():
+        if binding.driver is not None and machine.is_mute(key):
+            messages.warn(
+                f"{shown(key)} answers with ones only: it is powered off (D3cold), has dropped off its bus, or has not "
+                f"survived a reset; cure: vfioctl show {shown(key)} tells its power_state; echo 0 > "
+                f"/sys/bus/pci/devices/{shown(key)}/d3cold_allowed keeps it awake, else only a power cycle helps"
+            )
     snapshot = done.snapshot
     groups = {d.group for d in snapshot.devices if d.key in done.plan.request.bindings}
     for group in snapshot.groups:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from vfioctl.host.child import Command
     from vfioctl.host.udev import NodeWatch
 
+#: Bytes of configuration space that every PCI device has, and anybody may read.
+_HEADER = 64
+
 
 class Machine:
     """Reads and writes one host. ``timeout`` bounds each write, in seconds."""
@@ -199,6 +202,25 @@ class Machine:
         from vfioctl.host.usage import uses_of
 
         return uses_of(self.root, keys, self.timeout)
+
+    def is_mute(self, key: str) -> bool:
+        """Whether a PCI device answers with ones only, or not at all: all of its header, for the first words of a
+        virtual function's are ones by the standard (PCI Express 6.0, 9.3.4)."""
+        bus, _, address = key.partition("/")
+        path = self.at(f"/sys/bus/{bus}/devices/{address}/config")
+        if not os.path.exists(path):
+            return False
+
+        def look() -> bytes:
+            with open(path, "rb", buffering=0) as file:
+                return file.read(_HEADER)
+
+        try:
+            return bounded.call(look, min(PATIENCE, self.timeout)) == b"\xff" * _HEADER
+        except bounded.Expired:
+            return True
+        except OSError:  # forbidden, or gone meanwhile
+            return False
 
     def apply(self, step: Step) -> None:
         """Does one step. Raises OSError with the kernel's errno, or DeadlinePassed."""

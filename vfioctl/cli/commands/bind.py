@@ -81,7 +81,7 @@ def command(
         return int(ExitStatus.OK)
     done = carry_out(machine, plan, access, session.tell, wait)
     assigned.report(session, output, done)
-    assigned.warn_unusable(done)
+    assigned.warn_unusable(machine, done)
     for device in done.snapshot.devices:
         if device.key in done.plan.request.bindings and (step := next_step(device)):
             messages.note(step)

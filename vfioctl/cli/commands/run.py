@@ -111,7 +111,7 @@ def command(
     machine = session.machine
 
     def ready(done: Done) -> None:
-        assigned.warn_unusable(done)
+        assigned.warn_unusable(machine, done)
         if account.uid != 0:
             warn_container(machine)
 
