@@ -213,7 +213,7 @@ class PciFunction(NamedTuple):
     def parent(self) -> str | None:
         """The bridge above; None on a root bus."""
         above = self.path.rpartition("/")[0].rpartition("/")[2]
-        return None if above.startswith("pci") else above
+        return None if not above or above.startswith("pci") else above
 
     @property
     def root_bus(self) -> str:
@@ -241,6 +241,13 @@ class PciFunction(NamedTuple):
     def function(self) -> int:
         """The number of the function, 0 to 7."""
         return int(self.address[-1])
+
+
+class IommuUnit(NamedTuple):
+    """An entry of /sys/class/iommu, and the driver of the device that it belongs to (VT-d's and AMD-Vi's have none)."""
+
+    name: str
+    driver: str | None = None
 
 
 class Use(NamedTuple):

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from vfioctl.ops.regions import Region
     from vfioctl.policy.doctor.findings import Check, Finding
     from vfioctl.policy.impact import Impact
+    from vfioctl.policy.topology.explain import Explanation
+    from vfioctl.policy.topology.grouping import Reason
 
 SCHEMA_VERSION = 1
 _NO_IDS = (None,) * 5
@@ -141,6 +143,39 @@ def impact(asked: str, value: Impact) -> dict[str, Any]:
             for use in value.uses
         ],
         "siblings": [sibling.address for sibling in value.siblings],
+    }
+
+
+def explanation(asked: str, value: Explanation) -> dict[str, Any]:
+    """Why the devices of a group are in one; ``asked``: the subject."""
+    return {
+        "subject": asked,
+        "group": value.group,
+        "rule": value.rule,
+        "devices": list(value.devices),
+        "reasons": [_reason(reason) for reason in value.reasons],
+        "isolation": {"real": value.real, "caveats": [note._asdict() for note in value.caveats]},
+        "remedies": [note._asdict() for note in value.remedies],
+        "agrees": value.agrees,
+    }
+
+
+def _reason(value: Reason) -> dict[str, Any]:
+    """``evidence``: the registers of the bridge or function that decides; null where no ACS is looked at."""
+    from vfioctl.policy.topology.isolation import bit_names
+
+    acs = value.verdict and value.verdict.acs
+    return {
+        "address": value.address,
+        "code": value.code,
+        "bridge": value.bridge,
+        "detail": value.detail,
+        "evidence": value.verdict
+        and {
+            "acs_capability": acs and acs.capability,
+            "acs_control": acs and acs.control,
+            "acs_missing": bit_names(value.verdict.missing),
+        },
     }
 
 

@@ -20,6 +20,7 @@ COMMANDS: dict[str, Entry] = {
     "show": Entry("show", "Show everything known of a group or a device.", LOOK),
     "tree": Entry("tree", "Draw the PCI topology with groups, drivers and ACS.", LOOK),
     "check-viable": Entry("check_viable", "Say whether groups are viable, and why not.", LOOK),
+    "explain": Entry("explain", "Explain why devices share a group, and what would separate them.", LOOK),
     "impact": Entry("impact", "Show what the host would lose with devices.", LOOK),
     "holders": Entry("holders", "Show which processes hold devices.", LOOK),
     "snapshot": Entry("snapshot", "Write an archive to look at elsewhere with --root.", LOOK),

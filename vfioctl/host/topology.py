@@ -7,7 +7,7 @@ import re
 
 from vfioctl.host.files import GONE, forbidden, link_name, names, read
 from vfioctl.host.reader import parse_pci_modalias
-from vfioctl.model import PciFunction, PciLink
+from vfioctl.model import IommuUnit, PciFunction, PciLink
 
 _SPACE = 4096
 _ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
@@ -46,6 +46,14 @@ def read_function(root: str, address: str) -> PciFunction | None:
         asleep,
         None if asleep else _link(top),
     )
+
+
+def unit_of(root: str, key: str) -> IommuUnit | None:
+    """The IOMMU that serves the device ``bus/address``; None where its driver does not say (POWER before Linux 6.9)."""
+    bus, _, address = key.partition("/")
+    link = os.path.join(root, "sys/bus", bus, "devices", address, "iommu")
+    name = link_name(link)
+    return None if name is None else IommuUnit(name, link_name(f"{link}/device/driver"))
 
 
 def sleeps(path: str) -> bool:
