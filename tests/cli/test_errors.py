@@ -23,6 +23,9 @@ from vfioctl.cli import messages
 from vfioctl.cli.app import run
 from vfioctl.errors import SEVERITY, ExitStatus, VfioctlError, errno_name, worst
 from vfioctl.host import vfio
+from vfioctl.policy.refusals import TABLE, State
+from vfioctl.policy.refusals.gaps import gaps
+from vfioctl.policy.refusals.state import Refusal
 
 
 def test_the_numbers_that_scripts_rely_on() -> None:
@@ -73,6 +76,33 @@ def test_as_text(capsys: pytest.CaptureFixture[str]) -> None:
         "vfioctl:   cure: do",
         "vfioctl:   cure: this",
     ]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO, errno.EOPNOTSUPP])
+def test_the_hint_of_a_refused_write_is_the_cure_of_the_table(number: int, tmp_path: Path) -> None:
+    kernel = boot(str(tmp_path))
+    nic = ROLES["nic_a"]
+    kernel.probe_errors["vfio-pci", nic] = number
+    error = run_command(FakeMachine(kernel), "bind", nic, "-J").json_error
+    refusal = Refusal("write bind", number, State(device=nic, driver="vfio-pci"))
+    meaning = next(each for each in TABLE["write bind", number] if each.code == error["cause"])
+    assert error["hint"] == meaning.hint.format_map(gaps(refusal))
+    assert error["message"].startswith(meaning.message.format_map(gaps(refusal)))
+
+
+def test_evidence_of_a_refused_write_is_what_the_machine_shows(tmp_path: Path) -> None:
+    kernel = boot(str(tmp_path))
+    nic = ROLES["nic_a"]
+    kernel.probe_errors["vfio-pci", nic] = errno.ENODEV
+    error = run_command(FakeMachine(kernel), "bind", nic, "-J").json_error
+    top = f"/sys/bus/pci/devices/{nic}"
+    pci = kernel.devices[nic].pci
+    assert pci is not None
+    assert error["evidence"] == [
+        {"file": f"{top}/vendor", "value": f"0x{pci.vendor}"},
+        {"file": f"{top}/device", "value": f"0x{pci.device}"},
+    ]
+    assert (error["code"], error["cause"], error["errno"]) == ("failed-restored", "kernel", "ENODEV")
 
 
 def test_evidence_stands_between_cause_and_cure(capsys: pytest.CaptureFixture[str]) -> None:

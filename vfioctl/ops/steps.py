@@ -47,9 +47,10 @@ def _around(machine: Machine, write: Write, number: int, key: str) -> State:
         driver=named[2] if named else None,
         registered=machine.has_driver(named[1], named[2]) if named else None,
         gone="/" in key and not machine.is_there(key),
-        switched_on=frozenset(name for name in PARAMETERS if machine.is_switched_on(*name.split("."))),
     )
     try:
+        switched_on = frozenset(name for name in PARAMETERS if machine.is_switched_on(*name.split(".")))
+        state = state._replace(switched_on=switched_on)
         snapshot = machine.snapshot()
         about = next((device for device in snapshot.devices if device.key == key), None)
         state = state._replace(about=about, kernel=release_of(snapshot.kernel))
