@@ -50,9 +50,9 @@ REFUSALS: Table = {
         when=_BY_VFIO,
     )
     + says(
-        "{bound} makes no virtual functions of {device}",
+        "{its_driver} makes no virtual functions of {device}",
         code="not-supported",
-        hint="another driver may: look at its documentation",
+        hint="another driver may, or the card has to be set up for them: look at its documentation",
         look=evidence.DRIVER,
     ),
     ("write sriov_numvfs", errno.EBUSY): says(
