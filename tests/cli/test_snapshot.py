@@ -25,7 +25,7 @@ from vfioctl.host.archive.streams import zstd
 from vfioctl.host.holders import Found, Holder
 from vfioctl.host.reader import RECORD
 from vfioctl.host.recorded import Recorded, to_json
-from vfioctl.model import Node
+from vfioctl.model import LockLimit, Node
 
 SUBJECTS = ("5", A, B, "eth0", "sda", "99", "no-such", "mdev/83b8f4f2-509f-382f-3c1e-e6bfe0fa1001")
 UUID = "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001"
@@ -43,7 +43,7 @@ def record(**changes: Any) -> Recorded:
         holders=Found((holder, holder._replace(address=B, kind="block", node="/dev/sdb")), 2),
         connections=(("203.0.113.9", "192.0.2.1"),), addresses={"eth0": "192.0.2.1"}, claimed=frozenset({"sdc"}),
         api_version=0, extensions={"VFIO_TYPE1_IOMMU": True, "VFIO_SPAPR_TCE_IOMMU": None},
-        names={},
+        names={}, lock=LockLimit("uid 0", 1 << 20, None, "/proc/self/limits", "Max locked memory 1048576", 4096),
     )  # fmt: skip
     return known._replace(**changes)
 

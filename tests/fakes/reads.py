@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -53,10 +54,10 @@ def noted() -> Iterator[Reads]:
 
             return asked
 
-        with (
-            mock.patch.multiple(os, **{name: wrap(getattr(os, name)) for name in _FUNCTIONS}),
-            mock.patch.object(builtins, "open", wrap(builtins.open)),
-        ):
+        with contextlib.ExitStack() as patches:
+            for name in _FUNCTIONS:
+                patches.enter_context(mock.patch.object(os, name, wrap(getattr(os, name))))
+            patches.enter_context(mock.patch.object(builtins, "open", wrap(builtins.open)))
             yield reads
 
 

@@ -71,6 +71,7 @@ def _lock(session: Session, whose: Whose, iommufd: bool) -> LockLimit | str:
     theirs; a new process of type1's has its own."""
     from vfioctl.host.memory import allowance, pinned_by
     from vfioctl.host.readings import read_text
+    from vfioctl.host.recorded import recorded
     from vfioctl.policy.doctor import limits
 
     root = session.root
@@ -91,7 +92,10 @@ def _lock(session: Session, whose: Whose, iommufd: bool) -> LockLimit | str:
         paths, defaults = allowance.unit_files(root, name), allowance.manager_files(root)
         readings = Readings({path: read_text(root, path) for path in (*paths, *defaults)})
         return _forbidden(readings) or limits.of_unit(name, readings, paths, defaults)
-    return allowance.of_caller() if root == "/" else "who calls is not of this tree: --user, --pid or --unit"
+    if root == "/":
+        return allowance.of_caller()
+    record = recorded(root)
+    return "who calls is not of this tree: --user, --pid or --unit" if record is None else record.lock
 
 
 def _forbidden(readings: Readings) -> str | None:

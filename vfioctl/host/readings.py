@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from vfioctl.host import modules
 from vfioctl.host.files import GONE, names, read
-from vfioctl.host.reader import stat_node
+from vfioctl.host.reader import node_at
 from vfioctl.model import Node, Readings, Unread
 
 #: Larger than any file that is looked for.
@@ -95,7 +95,7 @@ def _huge_pages(root: str) -> list[str]:
 def _nodes(root: str) -> Iterator[tuple[str, Node | Unread]]:
     for path in _NODES:
         try:
-            yield path, stat_node(_at(root, path), path) or Unread.ABSENT
+            yield path, node_at(root, path) or Unread.ABSENT
         except PermissionError:
             yield path, Unread.FORBIDDEN
 

@@ -17,7 +17,7 @@ from vfioctl.errors import UsageError, visible
 from vfioctl.host.files import read
 from vfioctl.host.holders.holder import Found, Holder
 from vfioctl.host.reader import RECORD
-from vfioctl.model import Node
+from vfioctl.model import LockLimit, Node
 
 VERSION = 1
 T = TypeVar("T")
@@ -30,6 +30,7 @@ class Recorded(NamedTuple):
     ``connections``: the caller's (client, server) addresses by SSH. ``addresses``: an IPv4 address by interface, as
     SIOCGIFADDR tells it. ``claimed``: disks that could not be opened exclusively. ``api_version`` and ``extensions``: a
     fresh container's, None without /dev/vfio/vfio. ``names``: properties of the hardware database by modalias.
+    ``lock``: how much memory the caller may lock.
     """
 
     version: str
@@ -45,6 +46,7 @@ class Recorded(NamedTuple):
     api_version: int | None
     extensions: Mapping[str, bool | None]
     names: Mapping[str, Mapping[str, str]]
+    lock: LockLimit
 
 
 def recorded(root: str) -> Recorded | None:
@@ -71,6 +73,7 @@ def to_json(record: Recorded) -> bytes:
         "holders": [holder._asdict() for holder in record.holders.holders],
         "unseen": record.holders.unseen,
         "claimed": sorted(record.claimed),
+        "lock": record.lock._asdict(),
     }
     return json.dumps(document, indent=1).encode() + b"\n"
 
@@ -107,6 +110,16 @@ def from_json(text: str) -> Recorded:
         _or_none(_number, document["api_version"]),
         _mapping(document["extensions"], lambda _, answer: _or_none(_flag, answer)),
         _mapping(document["names"], lambda _, names: _mapping(names, lambda _, name: _text(name))),
+        _lock(_is(dict, document["lock"])),
+    )
+
+
+def _lock(fields: Any) -> LockLimit:
+    return LockLimit(
+        *(_text(fields["who"]), _or_none(_number, fields["soft"]), _or_none(_number, fields["hard"])),
+        *(_text(fields["path"]), _text(fields["value"])),
+        charged=_number(fields["charged"]),
+        exempt=_flag(fields["exempt"]),
     )
 
 

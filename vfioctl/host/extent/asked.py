@@ -13,6 +13,7 @@ from vfioctl.host.files import names
 from vfioctl.host.holders import find_holders
 from vfioctl.host.hwdb import HardwareDatabase
 from vfioctl.host.ioctl import interface_address
+from vfioctl.host.memory.allowance import of_caller
 from vfioctl.host.names import below, carriers
 from vfioctl.host.reader import stat_node
 from vfioctl.host.recorded import Recorded
@@ -49,6 +50,7 @@ def ask(
         api_version=None if extensions is None else api_version,
         extensions=extensions or {},
         names=_names(devices),
+        lock=of_caller(),
     )
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from vfioctl.host.archive.entry import FILE, BadArchive, Entry, Kind, checked, forbidden
 from vfioctl.host.extent.excerpts import excerpt
-from vfioctl.host.extent.places import DEVICES, HOST, OF_A_DEVICE, WAKING, expanded
+from vfioctl.host.extent.places import DEVICES, HOST, NAMES, OF_A_DEVICE, WAKING, expanded
 from vfioctl.host.files import names, read
 from vfioctl.host.locked import PATIENCE
 from vfioctl.host.survey import survey
@@ -64,7 +64,7 @@ def collect(root: str, timeout: float) -> Collected:
             f"{os.path.dirname(home)}/power/runtime_status"
         )  # a bridge that sleeps lets nobody below answer
     silent = walk.read_files(timeout)
-    walk.take_what_files_name()
+    walk.take_what_is_named()
     return Collected(walk.entries, sorted(f"/{path}" for path in walk.forbidden), silent)
 
 
@@ -104,8 +104,8 @@ class _Walk:
             yield below
             return
         part, *rest = parts
-        if part == "*" and below == "lib/modules":
-            part = self._release
+        if below in ("lib/modules", "boot"):
+            part = part.replace("*", self._release)
         found = [part]
         if "*" in part:
             found = [name for name in self._entries(below) if fnmatch.fnmatchcase(name, part)]
@@ -144,11 +144,10 @@ class _Walk:
             self._take_link(path)
         elif stat.S_ISDIR(status.st_mode):
             self.add(Entry(path, Kind.DIRECTORY))
-        elif stat.S_ISREG(status.st_mode):
+        else:  # of a device node an archive holds that it is there
             self.add(Entry(path, Kind.FILE))
-            self._files.append(path)
-        else:  # a device node: that it is there is all that an archive holds of it
-            self.add(Entry(path, Kind.FILE))
+            if stat.S_ISREG(status.st_mode) and not any(fnmatch.fnmatchcase(path, name) for name in NAMES):
+                self._files.append(path)
 
     def add(self, entry: Entry) -> None:
         with contextlib.suppress(BadArchive):  # a name that no archive can have
@@ -197,8 +196,13 @@ class _Walk:
         finally:
             os.close(fd)
 
-    def take_what_files_name(self) -> None:
-        """The links among the nodes that are mounted or swapped to, and the processes that a reservation is for."""
+    def take_what_is_named(self) -> None:
+        """The directories that links lead to, as empty ones; the links among the nodes that are mounted or swapped to;
+        the processes that a reservation is for."""
+        for path in [path for path, entry in self.entries.items() if entry.kind is Kind.LINK]:
+            end = self.real(path)
+            if end is not None and end not in self.entries and os.path.isdir(self.at(end)):
+                self.add(Entry(end, Kind.DIRECTORY))
         for path, entry in list(self.entries.items()):
             if any(fnmatch.fnmatchcase(path, pattern) for pattern in _NAMING):
                 text = entry.data.decode(errors="surrogateescape")

@@ -25,11 +25,6 @@ def excerpt(path: str, data: bytes) -> bytes:
     return data
 
 
-def _nothing(text: str) -> str:
-    """That it is there is enough."""
-    return ""
-
-
 def _without_counts(text: str) -> str:
     """/proc/interrupts without how many have come on which processor."""
     return re.sub(r"^(\s*\S+:)(?:[ ]+[0-9]+)+(?=\s|$)", r"\1 0", text, flags=re.MULTILINE)
@@ -80,15 +75,22 @@ def _built_in_aliases(text: str) -> str:
     return "".join(f"{record}\0" for record in text.split("\0") if any(key in record for key in keys))
 
 
+def _of_vfio(text: str) -> str:
+    """The lines of a list of modules, or of the kernel's configuration, that are about VFIO and iommufd. The first one
+    stays, too: a list without any of them is not an empty one."""
+    first, *rest = text.splitlines(keepends=True) or [""]
+    return first + "".join(line for line in rest if re.search("vfio|iommufd", line, re.IGNORECASE))
+
+
 EXCERPTS: Mapping[str, Callable[[str], str]] = {
-    "sys/firmware/acpi/tables/*": _nothing,
-    "proc/spl/kstat/zfs/*": _nothing,
-    "dev/*": _nothing,
     "proc/interrupts": _without_counts,
     "proc/iomem": _frame_buffers,
     "proc/bus/input/devices": _keyboards,
     "run/udev/data/*": _file_system,
     "run/libvirt/*": _sources,
     "lib/modules/*/modules.alias": _aliases,
+    "lib/modules/*/modules.dep": _of_vfio,
+    "lib/modules/*/modules.builtin": _of_vfio,
+    "boot/config-*": _of_vfio,
     "lib/modules/*/modules.builtin.modinfo": _built_in_aliases,
 }

@@ -19,19 +19,21 @@ DEVICES = (
 #: What is read below the directory of each.
 OF_A_DEVICE = (
     "{modalias,driver,driver_override,subsystem,iommu_group,iommu,physfn,virtfn*,vfio-dev,vfio-dev/*,mdev_type}",
-    "{revision,class,vendor,config,resource,removable,boot_vga,reset_method,power_state,d3cold_allowed}",
+    "{revision,class,vendor,config,resource,removable,boot_vga,reset,reset_method,power_state,d3cold_allowed}",
     "{current_link_speed,current_link_width,max_link_speed,max_link_width,numa_node,sriov_numvfs,sriov_totalvfs}",
     "{aer_dev_correctable,aer_dev_nonfatal,aer_dev_fatal,of_node,of_node/external-facing}",
     "{power/runtime_status,driver/module,net,net/*,pci*:*}",
 )
 #: What wakes a function that sleeps, and is left alone then (vfioctl.host.topology.sleeps).
 WAKING = frozenset({"config", "current_link_speed", "current_link_width", "max_link_speed", "max_link_width"})
+#: That they are there is enough: they are not read.
+NAMES = ("sys/*/reset", "sys/firmware/acpi/tables/*", "proc/spl/kstat/zfs/*", "dev/*")
 HOST = (
     "sys/kernel/iommu_groups",
     "sys/kernel/iommu_groups/*/{name,type,reserved_regions,devices}",
     "sys/class/iommu/*",
-    "sys/module/{vfio,vfio_iommu_type1,iommufd}/parameters/*",
-    "sys/module/iommufd",
+    "sys/module/{vfio*,iommufd}",
+    "sys/module/{vfio*,iommufd}/{initstate,parameters/*}",
     "sys/firmware/acpi/tables/*",
     "dev/iommu",
     "dev/vfio/*",
@@ -39,7 +41,14 @@ HOST = (
     "proc/cmdline",
     "proc/interrupts",
     "proc/sys/kernel/{osrelease,arch}",
-    "lib/modules/*/{modules.alias,modules.builtin.modinfo}",
+    "lib/modules/*/{modules.alias,modules.builtin.modinfo,modules.builtin,modules.dep}",
+    # Whether the host is ready.
+    "proc/sys/kernel/tainted",
+    "sys/kernel/security/lockdown",
+    "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c",
+    "{etc,run,usr/local/lib,usr/lib,lib}/modprobe.d/*.conf",
+    "boot/config-*",
+    "sys/kernel/mm/hugepages/*/{nr_hugepages,free_hugepages}",
     # What devices are used for, and who claims them.
     "sys/class/block/*",
     "sys/class/block/*/{dev,partition,hidden,bcache,dm/name,loop/backing_file,holders,holders/*}",

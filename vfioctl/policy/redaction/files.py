@@ -56,6 +56,7 @@ class Files:
             "proc/net/fib_trie": self._trie,
             "proc/bus/input/devices": tokens.prose,
             "run/udev/data/*": self._label,
+            "*/modprobe.d/*": self._configuration,
             "sys/*/dm/name": tokens.name,
             "sys/*/loop/backing_file": self._place,
         }
@@ -160,6 +161,10 @@ class Files:
             text,
             flags=re.MULTILINE,
         )
+
+    def _configuration(self, text: str) -> str:
+        """Without what people have written in comments; the number of lines stays."""
+        return re.sub("^([ \\t]*#).*$", r"\1", self._tokens.prose(text), flags=re.MULTILINE)
 
     def _routes(self, text: str) -> str:
         lines = text.split("\n")
