@@ -88,7 +88,7 @@ class Tokens:
         return type(address)(value)
 
     def _like(self, kind: str, secret: str) -> str:
-        digits = iter(self.digits(kind, secret.lower(), 32))
+        digits = iter(self.digits(kind, re.sub("[^0-9a-f]", "", secret.lower()), 32))
         return re.sub("[0-9a-fA-F]", lambda _: next(digits), secret)
 
     def _digest(self, data: bytes) -> bytes:
