@@ -22,7 +22,7 @@ OF_A_DEVICE = (
     "{revision,class,vendor,config,resource,removable,boot_vga,reset,reset_method,power_state,d3cold_allowed}",
     "{current_link_speed,current_link_width,max_link_speed,max_link_width,numa_node,sriov_numvfs,sriov_totalvfs}",
     "{aer_dev_correctable,aer_dev_nonfatal,aer_dev_fatal,of_node,of_node/external-facing}",
-    "{power/runtime_status,driver/module,net,net/*,pci*:*}",
+    "{power/runtime_status,driver/module,iommu/device,iommu/device/driver,net,net/*,pci*:*}",
 )
 #: What wakes a function that sleeps, and is left alone then (vfioctl.host.topology.sleeps).
 WAKING = frozenset({"config", "current_link_speed", "current_link_width", "max_link_speed", "max_link_width"})
