@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -52,6 +53,9 @@ class FakeMachine(Machine):
         self.command: Callable[[Command], int] = lambda command: 0
         #: Node path to who has it open.
         self.held: dict[str, list[Holder]] = {}
+        #: What happens while it waits for the kernel's events, one at a time; none is heard of what is in ``silent``.
+        self.coming: list[Callable[[], object]] = []
+        self.silent: list[Callable[[], object]] = []
 
     # --- faults ---------------------------------------------------------------------------------
 
@@ -198,7 +202,10 @@ class FakeMachine(Machine):
     def watch_nodes(self) -> Any:
         return _Watch(self.kernel)
 
-    def settle(self, paths: list[str]) -> bool:
+    def uevents(self, reader: int | None = None) -> Any:
+        return _Uevents(self)
+
+    def settle(self, paths: list[str], timeout: float | None = None) -> bool:
         self.kernel.settle_udev()
         return True
 
@@ -208,8 +215,8 @@ class FakeMachine(Machine):
     def holders(self, path: str, key: str) -> list[Holder]:
         return self.held.get(path, [])
 
-    def is_held(self, path: str) -> bool:
-        return path in self.held
+    def opening(self, path: str) -> int:
+        return errno.EBUSY if path in self.held else 0
 
     def find_command(self, word: str, search: str, account: Account | None, memlock: int | None) -> str:
         return f"/usr/bin/{word}"
@@ -232,6 +239,22 @@ class _Watch:
     def settle(self, paths: list[str], timeout: float) -> bool:
         self.kernel.settle_udev()
         return True
+
+
+class _Uevents:
+    failure: str | None = None
+
+    def __init__(self, machine: FakeMachine) -> None:
+        self.machine = machine
+
+    def wait(self, seconds: float) -> bool:
+        if seconds > 0 and self.machine.coming:
+            self.machine.coming.pop(0)()
+            return True
+        time.sleep(min(seconds, 0.02))
+        if seconds > 0 and self.machine.silent:
+            self.machine.silent.pop(0)()
+        return False
 
 
 class _State(StateDirectory):

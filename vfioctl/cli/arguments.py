@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from vfioctl.cli.session import Session
+    from vfioctl.policy.subjects import Name
 
 
 class Subject(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.4
@@ -41,6 +42,20 @@ class Subject(click.ParamType):  # type: ignore[type-arg]  # generic only since 
 
 
 SUBJECT = Subject()
+
+
+class Seconds(click.FloatRange):
+    """A length of time; "nan" is none, though it is in every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if seconds != seconds:
+            self.fail("nan is no number of seconds", param, ctx)
+        return seconds
+
+
+#: Of commands that wait for something.
+PATIENCE = Seconds(min=0, max=31536000)
 
 
 def driver_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -100,6 +115,23 @@ def resolve_all(session: Session, snapshot: Snapshot, texts: Iterable[str]) -> l
                 messages.note(failure.message)
         raise first
     return found
+
+
+def names_of(session: Session, texts: Iterable[str]) -> list[Name]:
+    """What arguments name, there or not; a network or block name only where it is. Raises UsageError, NotFound."""
+    from vfioctl.policy.subjects import Name, parse
+
+    found = [parse(text) for text in texts]
+    if all(name.kind != "host" for name in found):
+        return found
+    snapshot = session.snapshot()
+    behind = {name: resolve(session, snapshot, name.text) for name in found if name.kind == "host"}
+    return [
+        Name("address", device.address, device.bus)
+        if isinstance(device := behind.get(name), Device)
+        else name
+        for name in found
+    ]
 
 
 def _behind_host_name(session: Session, snapshot: Snapshot, text: str) -> Device:

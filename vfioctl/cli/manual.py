@@ -38,8 +38,8 @@ MEANINGS = {
     ExitStatus.RESTORED: "Failed or interrupted, and everything that had been changed was put back and read back.",
     ExitStatus.BROKEN: "Failed, and not everything could be put back: the message says exactly what is left. "
     "Run vfioctl recover.",
-    ExitStatus.TIMEOUT: "A deadline passed: the kernel, udev or modprobe did not answer within --timeout; "
-    "see DEADLINES.",
+    ExitStatus.TIMEOUT: "A deadline passed: the kernel, udev or modprobe did not answer within --timeout (see "
+    "DEADLINES), or what was waited for did not come.",
 }
 
 _ESCAPES = str.maketrans({"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti"})

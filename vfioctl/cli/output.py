@@ -116,11 +116,44 @@ def emit(
             emit_table(session, output, table)
 
 
-def emit_json(document: Record) -> None:
+class Stream:
+    """Records that come one after another, each written at once: a JSON object or a row a line, a YAML document each.
+    ``widths``: of the columns of table, in characters, where they are known before."""
+
+    def __init__(self, output: Output, columns: Columns, widths: Mapping[str, int]) -> None:
+        self.output = output
+        self.columns = columns
+        self.widths = widths
+
+    def write(self, record: Record) -> None:
+        """Raises BrokenPipeError when nobody reads any more."""
+        output = self.output
+        row = [self.columns[name](record) for name in output.columns]
+        if output.format == "json":
+            emit_json(record, one_line=True)
+        elif output.format == "yaml":
+            sys.stdout.write("---\n")
+            emit_yaml(record)
+        elif output.format == "plain":
+            emit_plain(output, [row])
+        else:
+            if not output.noheadings:
+                self._write_line([name.upper() for name in output.columns])
+            self._write_line(row)
+        sys.stdout.flush()
+        self.output = output._replace(noheadings=True)
+
+    def _write_line(self, cells: Sequence[object]) -> None:
+        padded = zip(self.output.columns, cells, strict=True)
+        line = "  ".join(visible(text(cell)).ljust(self.widths.get(name, 0)) for name, cell in padded)
+        sys.stdout.write(line.rstrip() + "\n")
+
+
+def emit_json(document: Record, *, one_line: bool = False) -> None:
     """One line when a program reads it, indented when a person does."""
     import json
 
-    indent = 2 if sys.stdout.isatty() else None
+    indent = 2 if sys.stdout.isatty() and not one_line else None
     sys.stdout.write(json.dumps(document, indent=indent) + "\n")
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from vfioctl.model import Device, IommuGroup, Node, ReservedRegion
+from vfioctl.model import Device, IommuGroup, Node, ReservedRegion, shown
 from vfioctl.policy.viability import Member, Problem, Viability
 
 if TYPE_CHECKING:
     from vfioctl.host.holders import Holder
     from vfioctl.ops.irqs import Irq
     from vfioctl.ops.regions import Region
+    from vfioctl.ops.watching import Happened
     from vfioctl.policy.doctor.findings import Check, Finding
+    from vfioctl.policy.events import Value
     from vfioctl.policy.impact import Impact
     from vfioctl.policy.topology.explain import Explanation
     from vfioctl.policy.topology.grouping import Reason
@@ -237,6 +239,49 @@ def diagnosis(healthy: bool, findings: list[dict[str, Any]], checks: Iterable[Ch
         "checks": [
             {"name": c.name, "subject": c.subject, "verdict": c.verdict, "detail": c.detail} for c in checks
         ],
+    }
+
+
+def event(value: Happened) -> dict[str, Any]:
+    """Something that has happened to a device, or to a group as a whole."""
+    happened = value.event
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "time": round(value.time, 6),
+        "event": happened.kind,
+        "initial": value.initial,
+        "group": happened.group,
+        "address": happened.address,
+        "bus": happened.bus,
+        "before": _value(happened.before),
+        "after": _value(happened.after),
+    }
+
+
+def _value(value: Value) -> Any:
+    if isinstance(value, Node):
+        return node(value)
+    if isinstance(value, Device):
+        return member_device(value)
+    if isinstance(value, IommuGroup):
+        return {"type": value.type, "devices": [shown(device.key) for device in value.devices]}
+    return value
+
+
+def state(asked: str, found: IommuGroup | Device | None, verdict: Viability | None) -> dict[str, Any]:
+    """What a subject of wait is now; all null but the subject for what is not there."""
+    device = found if isinstance(found, Device) else None
+    members = found.devices if isinstance(found, IommuGroup) else (device,) if device else ()
+    return {
+        "subject": asked,
+        "group": verdict and verdict.group.id,
+        "address": device and device.address,
+        "bus": device and device.bus,
+        "drivers": drivers([{"driver": member.driver} for member in members]),
+        "viable": verdict and verdict.viable,
+        "usable": verdict and verdict.usable,
+        "node": verdict and node(verdict.group.node),
+        "cdev": device and node(device.cdev),
     }
 
 

@@ -25,6 +25,8 @@ COMMANDS: dict[str, Entry] = {
     "holders": Entry("holders", "Show which processes hold devices.", LOOK),
     "snapshot": Entry("snapshot", "Write an archive to look at elsewhere with --root.", LOOK),
     "doctor": Entry("doctor", "Say whether the host is ready for VFIO, and what to do.", LOOK),
+    "watch": Entry("watch", "Follow what happens to devices, groups and nodes.", LOOK),
+    "wait": Entry("wait", "Wait for a node, viability, a driver, release, coming, going.", LOOK),
     "bind": Entry("bind", "Bind devices or whole groups to a VFIO driver.", ASSIGN),
     "unbind": Entry("unbind", "Give devices back to their host driver.", ASSIGN),
     "run": Entry("run", "Lend devices to a command, run as an unprivileged user.", ASSIGN),

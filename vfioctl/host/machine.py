@@ -21,7 +21,7 @@ from vfioctl.model import VFIO_DRIVERS, Access, Binding, ModuleAlias, SetAccess,
 if TYPE_CHECKING:
     from vfioctl.host.accounts import Account
     from vfioctl.host.child import Command
-    from vfioctl.host.udev import NodeWatch
+    from vfioctl.host.udev import NodeWatch, Uevents
 
 #: Bytes of configuration space that every PCI device has, and anybody may read.
 _HEADER = 64
@@ -264,11 +264,17 @@ class Machine:
 
         return NodeWatch()
 
-    def settle(self, paths: list[str]) -> bool:
+    def uevents(self, reader: int | None = None) -> Uevents:
+        """Starts listening for the kernel's events."""
+        from vfioctl.host.udev import Uevents
+
+        return Uevents(reader)
+
+    def settle(self, paths: list[str], timeout: float | None = None) -> bool:
         """Waits until udev has done with existing nodes; whether it has, within the deadline."""
         from vfioctl.host import udev
 
-        return udev.settle(paths, self.timeout)
+        return udev.settle(paths, self.timeout if timeout is None else timeout)
 
     def find_holders(self, keys: Iterable[str]) -> Found:
         """The processes that hold nodes of the devices, in one look at all processes."""
@@ -289,9 +295,13 @@ class Machine:
         return [holder for holder in self.find_holders([key]).holders if holder.kind in VFIO_KINDS]
 
     def is_held(self, path: str) -> bool:
-        """Whether a group node is open somewhere: it admits one opener, so opening it tells (EBUSY). Opening takes the
-        group's lock, and whoever holds that for long uses the group (drivers/vfio/group.c). Raises OSError when no
-        process can be started to look."""
+        """Whether a group node is open somewhere. Raises OSError when no process can be started to look."""
+        return self.opening(path) == errno.EBUSY
+
+    def opening(self, path: str) -> int:
+        """What comes of opening a group's node for an instant, as an errno, 0 when it can be opened. It admits one
+        opener (EBUSY). Opening takes the group's lock, and whoever holds that for long uses the group
+        (drivers/vfio/group.c). Raises OSError when no process can be started to look."""
 
         def look() -> int:
             try:
@@ -301,9 +311,9 @@ class Machine:
             return 0
 
         try:
-            return bounded.call(look, min(PATIENCE, self.timeout)) == errno.EBUSY
+            return bounded.call(look, min(PATIENCE, self.timeout))
         except bounded.Expired:
-            return True
+            return errno.EBUSY
 
     def find_command(self, word: str, search: str, account: Account | None, memlock: int | None) -> str:
         """The path of a command as the user sees it. Raises OSError or bounded.Expired."""

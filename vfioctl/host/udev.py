@@ -1,8 +1,9 @@
-"""udev: waiting until it has done with a node. The home of pyudev."""
+"""udev: waiting until it has done with a node, and the kernel's events that it lives on. The home of pyudev."""
 
 from __future__ import annotations
 
 import os
+import select
 import socket
 import time
 from collections.abc import Iterable
@@ -13,6 +14,10 @@ import pyudev
 _CONTROL = "/run/udev/control"
 _QUEUE = "/run/udev/queue"
 _STEP = 0.02
+#: What happens to devices, buses and drivers; the rest ("change", "online" ...) is theirs.
+_ACTIONS = frozenset({"add", "remove", "bind", "unbind"})
+#: Events that are read at a time: in a flood there is no end of them.
+_BATCH = 1000
 
 
 def is_running() -> bool:
@@ -58,6 +63,57 @@ class NodeWatch:
                 self._handled.add(event.device_node)
                 wanted.discard(event.device_node)
         return True
+
+
+class Uevents:
+    """The kernel's own events, with or without a udev daemon, as a reason to look again: what they say is not used, so
+    that one that is lost, as in a flood, loses nothing. Who has this before looking misses nothing.
+
+    ``failure``: why there are none. ``reader``: the descriptor of an output, whose reader may go away.
+    """
+
+    def __init__(self, reader: int | None = None) -> None:
+        self._poll = select.poll()
+        self._reader = reader
+        self._monitor: Any = None
+        self.failure: str | None = None
+        if reader is not None:
+            self._poll.register(reader, 0)  # errors and hang-ups are always told
+        try:
+            self._monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source="kernel")
+            self._monitor.start()
+            self._poll.register(self._monitor.fileno(), select.POLLIN)
+        except (ImportError, OSError) as error:  # no libudev; no such sockets in a sandbox
+            self._monitor = None
+            self.failure = str(error)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether within so many seconds a device has come, gone, or changed its driver. Raises BrokenPipeError when
+        the reader of the output has gone."""
+        deadline = time.monotonic() + seconds
+        while True:
+            left = deadline - time.monotonic()
+            ready = self._poll.poll(max(0.0, left) * 1000)
+            if any(fd == self._reader for fd, _ in ready):
+                raise BrokenPipeError
+            if ready and self._heard():
+                return True
+            if left <= 0:
+                return False
+
+    def _heard(self) -> bool:
+        """Takes what has come; whether any of it matters."""
+        found = False
+        for _ in range(_BATCH):
+            try:
+                event = self._monitor.poll(0)
+            except OSError:  # ENOBUFS: some were lost
+                found = True
+                continue
+            if event is None:
+                break
+            found = found or event.action in _ACTIONS
+        return found
 
 
 def settle(paths: Iterable[str], timeout: float) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from vfioctl.errors import NotFound, UsageError
-from vfioctl.model import Device, IommuGroup, Snapshot
+from vfioctl.model import Device, IommuGroup, Snapshot, shown
 
 _BDF = re.compile(r"(?:(?P<domain>[0-9a-f]{4,8}):)?(?P<rest>[0-9a-f]{2}:[01][0-9a-f]\.[0-7])")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -26,6 +26,14 @@ class Name(NamedTuple):
     text: str
     bus: str | None = None
     number: int | None = None
+
+    @property
+    def key(self) -> str | None:
+        """The device, as ``bus/address``; None for a group."""
+        return None if self.bus is None else f"{self.bus}/{self.text}"
+
+    def __str__(self) -> str:
+        return f"IOMMU group {self.text}" if self.key is None else shown(self.key)
 
 
 def parse(text: str) -> Name:

@@ -76,6 +76,11 @@ class Running:
         """Whether the command has not ended."""
         return not self._select(0.0, {self._pidfd: ""})
 
+    def printed(self, stream: str = "stdout") -> str:
+        """What it has printed up to now, in whole lines."""
+        self._read(list(self._outputs))
+        return self._text[stream][: self._text[stream].rfind(b"\n") + 1].decode()
+
     def wait(self, deadline: float = DEADLINE) -> Result:
         """The result, when the command has ended; fails after ``deadline`` seconds and kills it."""
         until = time.monotonic() + deadline

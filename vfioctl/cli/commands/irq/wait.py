@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from vfioctl.cli import devices
-from vfioctl.cli.arguments import SUBJECT
+from vfioctl.cli.arguments import PATIENCE, SUBJECT
 from vfioctl.cli.containers import container_option
 from vfioctl.cli.irqs import KIND
 from vfioctl.cli.output import Columns, Output, emit, output_options
@@ -41,7 +41,7 @@ Exit status:
 @click.option(
     "--timeout",
     "patience",
-    type=click.FloatRange(min=0, max=31536000),
+    type=PATIENCE,
     metavar="SECONDS",
     help="How long to wait; 0 looks only.  [default: vfioctl's own --timeout]",
 )
