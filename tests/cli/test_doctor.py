@@ -38,7 +38,7 @@ def kernel(tmp_path: Path) -> FakeKernel:
     kernel = boot(str(tmp_path))
     install(kernel.tree)
     for address in (NIC, EDU):
-        kernel.tree.put(f"{kernel.tree.homes['pci', address]}/reset", "")
+        kernel.tree.node(f"{kernel.tree.homes['pci', address]}/reset", 0o200)
     return kernel
 
 
@@ -54,7 +54,7 @@ def test_one_finding_and_its_cure(kernel: FakeKernel) -> None:
             "severity": "warning",
             "subject": BRIDGE,
             "detail": f"group 14 is not viable while shpchp has {BRIDGE}: the host driver shpchp owns its DMA",
-            "evidence": [{"path": f"/sys/bus/pci/devices/{BRIDGE}/driver", "value": "shpchp"}],
+            "evidence": [{"file": f"/sys/bus/pci/devices/{BRIDGE}/driver", "value": "shpchp"}],
             "cure": f"vfioctl unbind --leave-unbound {BRIDGE}",
         }
     ]
@@ -158,7 +158,7 @@ class TestMemory:
         result = doctor(root, NIC, *whose, "--memory", "65M", "-J")
         (finding,) = result.json["findings"]
         assert (result.status, finding["code"], finding["severity"]) == (1, "memlock-too-small", "error")
-        assert finding["evidence"][0]["path"] == path
+        assert finding["evidence"][0]["file"] == path
 
     @pytest.mark.parametrize(
         ("arguments", "status"),
@@ -175,6 +175,35 @@ class TestMemory:
     def test_what_cannot_be_asked(self, root: str, arguments: tuple[str, ...], status: int) -> None:
         result = doctor(root, *arguments, "-J")
         assert (result.status, result.stdout) == (status, ""), result.stderr
+
+
+def test_the_same_on_a_snapshot(kernel: FakeKernel, tmp_path: Path) -> None:
+    tree = kernel.tree
+    install(tree, "vfio-pci")
+    for path, text in (
+        ("/proc/sys/kernel/tainted", "64\n"),
+        ("/sys/kernel/security/lockdown", "none [integrity] confidentiality\n"),
+        ("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts", "Y\n"),
+        ("/sys/module/vfio/initstate", "live\n"),
+        ("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "1\n"),
+        ("/etc/modprobe.d/x.conf", "options vfio-pci \\\n  ids=8086:10d3\n"),
+        (f"/boot/config-{RELEASE}", "CONFIG_LOCALVERSION=1\n# CONFIG_VFIO_PCI is not set\n"),
+    ):
+        tree.put(path, text)
+    before = doctor(tree.root, "-J")
+    assert codes(before) >= {
+        "ids-take-twins",
+        "lockdown",
+        "module-missing",
+        "taint-user",
+        "unsafe-interrupts",
+    }
+    for options in ((), ("--no-redact",)):
+        target = tmp_path / "s.tar.gz"
+        taken = run_command(None, "--root", tree.root, "snapshot", "--overwrite", "-o", target, *options)
+        assert taken.status == 0, taken.stderr
+        for subjects in ((), (NIC,), (ROLES["conv_edu0"],)):
+            assert doctor(str(target), *subjects, "-J") == doctor(tree.root, *subjects, "-J")
 
 
 def test_hostile_files_reach_no_terminal(kernel: FakeKernel) -> None:

@@ -219,7 +219,7 @@ def finding(value: Finding) -> dict[str, Any]:
         "severity": value.severity.value,
         "subject": value.subject,
         "detail": value.detail,
-        "evidence": [{"path": evidence.path, "value": evidence.value} for evidence in value.evidence],
+        "evidence": [{"file": evidence.file, "value": evidence.value} for evidence in value.evidence],
         "cure": value.cure,
     }
 

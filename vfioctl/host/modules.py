@@ -37,12 +37,12 @@ def states(root: str, release: str, wanted: Iterable[str]) -> dict[str, str | No
     that is not in use where the lists of modules may not be read, or are not in a tree of files (``root``)."""
     top = os.path.join(root, "lib/modules", release)
     try:
-        lists = [read(f"{top}/{name}") or "" for name in ("modules.builtin", "modules.dep")]
+        lists = [read(f"{top}/{name}") for name in ("modules.builtin", "modules.dep")]
     except PermissionError:
         lists = []
-    if root != "/" and not any(lists):
+    if root != "/" and lists == [None, None]:
         lists = []
-    built_in, available = ({_module(line) for line in text.split("\n")} for text in lists or ("", ""))
+    built_in, available = ({_module(line) for line in (text or "").split("\n")} for text in lists or ("", ""))
 
     def state(name: str) -> str | None:
         # A module that is built in has a directory too when it has parameters, but no initstate.

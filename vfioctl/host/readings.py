@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 
 from vfioctl.host import modules
-from vfioctl.host.files import GONE, names, read
+from vfioctl.host.files import GONE, forbidden, names, read
 from vfioctl.host.reader import node_at
 from vfioctl.model import Node, Readings, Unread
 
@@ -47,7 +47,7 @@ def read_readings(root: str, release: str | None, keys: Iterable[str] = ()) -> R
     paths += [f"{home}/{name}" for home in homes for name in _OF_DEVICE]
     texts = {path: read_text(root, path) for path in paths}
     for home in homes:
-        there = os.path.exists(_at(root, f"{home}/reset"))
+        there = os.path.lexists(_at(root, f"{home}/reset"))
         texts[f"{home}/reset"] = "" if there else Unread.ABSENT
     return Readings(texts, dict(_nodes(root)), modules.states(root, release or "", _MODULES))
 
@@ -80,9 +80,9 @@ def read_text(root: str, path: str) -> str | Unread:
         if not stat.S_ISREG(status.st_mode) or status.st_size > _LIMIT:
             return Unread.FAILED
         text = read(here)
-    except PermissionError:
-        return Unread.FORBIDDEN
     except OSError as error:
+        if isinstance(forbidden(error), PermissionError):
+            return Unread.FORBIDDEN
         return Unread.ABSENT if error.errno in GONE else Unread.FAILED
     return Unread.ABSENT if text is None else text
 

@@ -186,7 +186,7 @@ class TestIds:
             given = case(A._replace(driver=None), B, texts={RULES: f"options vfio-pci ids=10de:1,{entry}\n"})
             finding = found(given)["ids-take-twins"]
             assert A.address in finding.detail and B.address in finding.detail
-            assert finding.evidence[0].path == RULES
+            assert finding.evidence[0].file == RULES
         for entry in ("8086:10d3:1234", "8086:10d3:8086:0:030000:ff0000", "8086:10d4"):
             given = case(A._replace(driver=None), B, texts={RULES: f"options vfio-pci ids={entry}\n"})
             assert set(found(given)) == {"ids-unmatched"}
@@ -320,7 +320,7 @@ class TestDevice:
     def test_power_and_reset(self) -> None:
         home = f"/sys/bus/pci/devices/{A.address}"
         cold = self.ask(A, texts={f"{home}/power_state": "D3cold", f"{home}/d3cold_allowed": "1"})
-        assert [e.path for e in cold["d3cold"].evidence] == [f"{home}/power_state", f"{home}/d3cold_allowed"]
+        assert [e.file for e in cold["d3cold"].evidence] == [f"{home}/power_state", f"{home}/d3cold_allowed"]
         assert self.ask(A, texts={f"{home}/reset": Unread.ABSENT})["no-reset"].severity is WARNING
         off = self.ask(A, texts={f"{home}/reset_method": ""})["no-reset"]
         assert off.cure == f"echo default > {home}/reset_method"

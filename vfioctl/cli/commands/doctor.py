@@ -15,7 +15,7 @@ COLUMNS: Columns = {
     "code": lambda r: r["code"],
     "subject": lambda r: r["subject"],
     "detail": lambda r: r["detail"],
-    "evidence": lambda r: [f"{e['path']}: {e['value']}" for e in r["evidence"]],
+    "evidence": lambda r: [f"{e['file']}: {e['value']}" for e in r["evidence"]],
     "cure": lambda r: r["cure"],
 }
 DEFAULT = ("severity", "code", "subject", "detail", "cure")

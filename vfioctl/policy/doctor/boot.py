@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from vfioctl.model import Device, PciIds, shown
-from vfioctl.policy.doctor.findings import Case, Check, Evidence, Finding, Severity, listed
+from vfioctl.model import Device, Evidence, PciIds, shown
+from vfioctl.policy.doctor.findings import Case, Check, Finding, Severity, listed
 from vfioctl.policy.doctor.options import canonical, options, rules, unread
 from vfioctl.policy.viability import is_vfio_bound
 
@@ -66,7 +66,7 @@ def checks(case: Case) -> Iterator[Check]:
 
 
 def _correct(evidence: Evidence) -> str:
-    return f"correct it in {evidence.path}"
+    return f"correct it in {evidence.file}"
 
 
 def _judge(case: Case, ids: Ids, evidence: Evidence) -> Iterator[Finding]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vfioctl.model import Device, IommuGroup, Use, shown
+from vfioctl.model import Device, Evidence, IommuGroup, Use, shown
 from vfioctl.policy.buses import BUS_DRIVERS
 from vfioctl.policy.diagnosis import may_get_group, why_no_group
-from vfioctl.policy.doctor.findings import Case, Check, Evidence, Finding, Severity, listed
+from vfioctl.policy.doctor.findings import Case, Check, Finding, Severity, listed
 from vfioctl.policy.doctor.options import is_set
 from vfioctl.policy.guards import ALLOWABLE_GUARDS, GUARDS, Kind
 from vfioctl.policy.impact import impacts

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vfioctl.model import Device, IommuGroup, shown
-from vfioctl.policy.doctor.findings import Case, Check, Evidence, Finding, Severity
+from vfioctl.model import Device, Evidence, IommuGroup, shown
+from vfioctl.policy.doctor.findings import Case, Check, Finding, Severity
 from vfioctl.policy.viability import Member, is_assignable, is_vfio_bound, judge
 
 

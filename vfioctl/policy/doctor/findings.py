@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import NamedTuple
 
-from vfioctl.model import Device, IommuGroup, LockLimit, Platform, Readings, Snapshot, Use
+from vfioctl.model import Device, Evidence, IommuGroup, LockLimit, Platform, Readings, Snapshot, Use
 from vfioctl.policy.viability import is_vfio_bound
 
 
@@ -17,13 +17,6 @@ class Severity(Enum):
     ERROR = "error"
     WARNING = "warning"
     INFO = "info"
-
-
-class Evidence(NamedTuple):
-    """What a file says, or a directory has in it."""
-
-    path: str
-    value: str
 
 
 class Finding(NamedTuple):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vfioctl.policy.doctor.findings import CMDLINE, Case, Check, Evidence, Finding, Severity
+from vfioctl.model import Evidence
+from vfioctl.policy.doctor.findings import CMDLINE, Case, Check, Finding, Severity
 from vfioctl.policy.viability import interrupts_not_isolated
 
 _OFF = frozenset({"intremap=off", "nointremap", "noapic", "iommu=off"})

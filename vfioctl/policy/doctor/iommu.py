@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from vfioctl.model import IommuGroup, shown
+from vfioctl.model import Evidence, IommuGroup, shown
 from vfioctl.policy.diagnosis import may_get_group, why_no_groups
-from vfioctl.policy.doctor.findings import CMDLINE, Case, Check, Evidence, Finding, Severity, listed
+from vfioctl.policy.doctor.findings import CMDLINE, Case, Check, Finding, Severity, listed
 from vfioctl.policy.viability import direct_region, is_assignable
 
 _GROUPS = "/sys/kernel/iommu_groups"

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from vfioctl.errors import UsageError
-from vfioctl.model import LockLimit, Login, Readings
-from vfioctl.policy.doctor.findings import Evidence
+from vfioctl.model import Evidence, LockLimit, Login, Readings
 from vfioctl.policy.sizes import format_size
 
 _UNLIMITED = frozenset({"-1", "unlimited", "infinity"})

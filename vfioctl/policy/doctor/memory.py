@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from vfioctl.model import LockLimit
-from vfioctl.policy.doctor.findings import CMDLINE, Case, Check, Evidence, Finding, Severity
+from vfioctl.model import Evidence, LockLimit
+from vfioctl.policy.doctor.findings import CMDLINE, Case, Check, Finding, Severity
 from vfioctl.policy.doctor.options import is_on
 from vfioctl.policy.sizes import format_size, parse_size
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from vfioctl.model import Evidence
 from vfioctl.policy.buses import BUS_DRIVERS
-from vfioctl.policy.doctor.findings import Case, Check, Evidence, Finding, Severity
+from vfioctl.policy.doctor.findings import Case, Check, Finding, Severity
 from vfioctl.policy.doctor.options import canonical, rules, unread
 
 #: Of these one has to be there, by the machine's name; iommufd takes the place of type1 where it serves containers.
@@ -78,7 +79,7 @@ def _rules(case: Case, needed: Sequence[str]) -> Check:
                     rule.module,
                     f"{rule.module} cannot be loaded" + (" again; it is loaded now" if loaded else ""),
                     (rule.evidence,),
-                    f"take it out of {rule.evidence.path}",
+                    f"take it out of {rule.evidence.file}",
                 )
             )
         elif rule.command == "blacklist":

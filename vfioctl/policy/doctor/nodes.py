@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vfioctl.model import Node, Unread, shown
-from vfioctl.policy.doctor.findings import Case, Check, Evidence, Finding, Severity
+from vfioctl.model import Evidence, Node, Unread, shown
+from vfioctl.policy.doctor.findings import Case, Check, Finding, Severity
 
 CONTAINER = "/dev/vfio/vfio"
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from vfioctl.model import Readings, Unread
-from vfioctl.policy.doctor.findings import CMDLINE, Evidence, listed
+from vfioctl.model import Evidence, Readings, Unread
+from vfioctl.policy.doctor.findings import CMDLINE, listed
 
 _DIRECTORY = re.compile(r"/(?:etc|run|(?:usr/(?:local/)?)?lib)/modprobe\.d/")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from vfioctl.policy.doctor.findings import CMDLINE, Case, Check, Evidence, Finding, Severity, listed
+from vfioctl.model import Evidence
+from vfioctl.policy.doctor.findings import CMDLINE, Case, Check, Finding, Severity, listed
 from vfioctl.policy.doctor.options import is_on, options
 
 _UNSAFE = "allow_unsafe_interrupts"
@@ -79,7 +80,7 @@ def _switch(case: Case, code: str, module: str, parameter: str, risk: str) -> Fi
     if not now and not later:
         return None
     cures = [f"echo N > {path}"] if now else []
-    cures += [f"take {parameter} out of {evidence.path}" for evidence in later]
+    cures += [f"take {parameter} out of {evidence.file}" for evidence in later]
     when = "is on" if now else "will be on when the module is loaded"
     detail = f"{parameter} of {module} {when}: {risk}"
     return Finding(code, Severity.WARNING, module, detail, (*now, *later), "; ".join(cures))
