@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.policy.test_pci_tree import TREE, function, hosts, port
+from tests.policy.test_pci_tree import PORT, TREE, function, hosts, port
 from vfioctl.cli import dot, drawing, pci_records
 from vfioctl.errors import visible
 from vfioctl.model import PciFunction
@@ -73,6 +73,7 @@ def test_addresses_are_as_long_as_they_must_be() -> None:
         r"           \-01.0-[04]",
         r"              \-05:00.0",
     ]
+    assert drawn([function("pci0000:00/0000:00:01.0", ids=PORT)]) == ["-[0000:00]---01.0-[?]"]
     assert drawn(()) == []
 
 

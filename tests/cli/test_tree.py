@@ -75,6 +75,9 @@ def test_a_drawing(kernel: FakeKernel) -> None:
 def test_notes_say_why_states_are_not_known(kernel: FakeKernel) -> None:
     top = f"{home(kernel.tree, PORT)}"
     kernel.tree.put(f"{top}/power_state", "D3cold\n")
+    kernel.tree.put(f"{home(kernel.tree, EDU)}/config", b"\xff" * 256)
+    silent = run(kernel, "tree", EDU)
+    assert silent.stderr.endswith(f"the link is down): {EDU}\n") and " ? " in silent.stdout
     found = run(kernel, "tree", NIC)
     asleep, cut = found.stderr.splitlines()
     assert asleep.startswith("vfioctl: asleep") and asleep.endswith(f": {PORT}")
@@ -232,7 +235,10 @@ def test_states_in_show(kernel: FakeKernel) -> None:
     }
     assert (device["reset_method"], device["config_size"]) == (["flr", "bus"], 4096)
     assert (device["removable"], device["untrusted"], device["external_facing"]) == ("removable", True, None)
+    for name, count in (("cor", 2), ("nonfatal", 0), ("fatal", 1)):
+        tree.put(f"{home(tree, PORT)}/aer_rootport_total_err_{name}", f"{count}\n")
     port = shown(kernel, PORT)
+    assert port["aer_counters"] == {"received": {"correctable": 2, "nonfatal": 0, "fatal": 1}}
     assert (port["external_facing"], port["untrusted"], port["rcec"]) == (True, False, None)
     assert "ats.enabled=yes\n" in run(kernel, "show", NIC).stdout
     assert run(kernel, "show", NIC, "-P", "acs.present", "--value").stdout == "no\n"

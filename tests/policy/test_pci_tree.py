@@ -54,7 +54,7 @@ def test_places() -> None:
     ]
     above, empty, vmd = first.branches
     assert (above.is_bridge, above.buses) == (True, (1, 2))
-    assert (empty.is_bridge, empty.buses, empty.below) == (True, None, ())
+    assert (empty.is_bridge, empty.buses, empty.below) == (True, (), ())
     assert not vmd.is_bridge
     (card,) = above.below
     assert names(card.virtual) == ["0000:01:00.1", "0000:02:00.0"] and card.below == ()

@@ -93,7 +93,8 @@ def _label(branch: Branch, bus: str, domains: Mapping[str, str]) -> str:
     elif function.bus.partition(":")[0] == bus.partition(":")[0]:
         label = label.partition(":")[2]
     if branch.is_bridge:
-        label += f"-[{'-'.join(f'{number:02x}' for number in dict.fromkeys(branch.buses or ()))}]"
+        numbers = "?" if branch.buses is None else "-".join(f"{n:02x}" for n in dict.fromkeys(branch.buses))
+        label += f"-[{numbers}]"
     return label + domains.get(function.address, "") + (" VF" if function.physfn else "")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from vfioctl.model import PciFunction, PciLink
+from vfioctl.policy.pci_config import is_gone
 from vfioctl.policy.pci_states import Acs, States, states_of
 from vfioctl.policy.pci_tree import Branch, Root
 from vfioctl.policy.viability import Viability
@@ -121,15 +122,15 @@ def _lane_words(value: Mapping[str, Any], prefix: str) -> str | None:
 def unread(functions: tuple[PciFunction, ...]) -> list[str]:
     """Sentences on the functions whose states are not known, and why."""
     asleep = [function.address for function in functions if function.asleep]
-    cut = [f for f in functions if not f.asleep and states_of(f.config) is None]
+    gone = [function.address for function in functions if function.config and is_gone(function.config)]
+    cut = [f.address for f in functions if f.address not in asleep + gone and states_of(f.config) is None]
     found = []
     if asleep:
-        found.append(
-            f"asleep, so that reading the configuration space would wake {'it' if len(asleep) == 1 else 'them'}: "
-            f"{', '.join(asleep)}"
-        )
+        found.append(f"asleep, and not woken for reading the configuration space: {', '.join(asleep)}")
+    if gone:
+        found.append(f"silent (gone, in D3cold, or the link is down): {', '.join(gone)}")
     if cut:
-        which = cut[0].address if len(cut) == 1 else f"{len(cut)} functions"
+        which = cut[0] if len(cut) == 1 else f"{len(cut)} functions"
         found.append(
             f"the configuration space of {which} could not be read whole, as root can: ACS and other capabilities are "
             "not known"

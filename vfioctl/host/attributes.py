@@ -86,8 +86,9 @@ def _external_facing(top: str) -> bool:
 
 def _errors(top: str) -> dict[str, dict[str, int]] | None:
     """The errors that the kernel has counted, by severity: the total, and each kind that there was, by its name in
-    ``aer_dev_*``. None for a device without AER, or whose AER is the firmware's."""
-    found = {}
+    ``aer_dev_*``; and the messages that a root port or event collector has received. None for a device without AER, or
+    whose AER is the firmware's."""
+    found: dict[str, dict[str, int]] = {}
     for severity in ("correctable", "nonfatal", "fatal"):
         lines = [line.split() for line in (_read(f"{top}/aer_dev_{severity}") or "").splitlines()]
         counts = {line[0]: int(line[1]) for line in lines if len(line) == 2 and line[1].isdecimal()}
@@ -95,6 +96,12 @@ def _errors(top: str) -> dict[str, dict[str, int]] | None:
             total = sum(count for name, count in counts.items() if name.startswith("TOTAL_"))
             kinds = {n: count for n, count in counts.items() if count and not n.startswith("TOTAL_")}
             found[severity] = {"total": total, **kinds}
+    received = {
+        severity: _read(f"{top}/aer_rootport_total_err_{name}")
+        for severity, name in (("correctable", "cor"), ("nonfatal", "nonfatal"), ("fatal", "fatal"))
+    }
+    if all(received.values()):
+        found["received"] = {severity: int(count or 0) for severity, count in received.items()}
     return found or None
 
 

@@ -13,12 +13,12 @@ _HEADER_TYPE, _SECONDARY, _SUBORDINATE = 0x0E, 0x19, 0x1A
 
 
 class Branch(NamedTuple):
-    """A function and what hangs on it. ``buses``: the numbers of the first and the last bus behind a bridge; None
-    where there are none, or where they cannot be told."""
+    """A function and what hangs on it. ``buses``: the numbers of the first and the last bus behind a bridge; empty for
+    none, None where they cannot be told."""
 
     function: PciFunction
     is_bridge: bool
-    buses: tuple[int, int] | None
+    buses: tuple[int, ...] | None
     below: tuple[Branch, ...]
     virtual: tuple[Branch, ...]
 
@@ -117,11 +117,11 @@ def is_bridge(function: PciFunction) -> bool:
     return function.ids.class_[:4] in _BRIDGES
 
 
-def _buses(function: PciFunction, below: Sequence[Branch]) -> tuple[int, int] | None:
+def _buses(function: PciFunction, below: Sequence[Branch]) -> tuple[int, ...] | None:
     config = function.config
     if len(config) > _SUBORDINATE and not _is_gone(config):
         if not is_bridge(function) or not config[_SECONDARY]:
-            return None
+            return ()
         return config[_SECONDARY], max(config[_SECONDARY], config[_SUBORDINATE])
     if not below:
         return None
