@@ -61,6 +61,9 @@ class Monitor:
     def fileno(self) -> int:
         return self.ready.fileno()
 
+    def set_receive_buffer_size(self, size: int) -> None:
+        assert size == udev._BUFFER
+
     def start(self) -> None:
         pass
 

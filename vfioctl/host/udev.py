@@ -16,6 +16,9 @@ _QUEUE = "/run/udev/queue"
 _STEP = 0.02
 #: What happens to devices, buses and drivers; the rest ("change", "online" ...) is theirs.
 _ACTIONS = frozenset({"add", "remove", "bind", "unbind"})
+#: Bytes of events that wait to be read: hundreds. libudev takes 128 MiB, but what finds no room says no more than
+#: what does.
+_BUFFER = 1 << 17
 #: Events that are read at a time: in a flood there is no end of them.
 _BATCH = 1000
 
@@ -81,6 +84,7 @@ class Uevents:
             self._poll.register(reader, 0)  # errors and hang-ups are always told
         try:
             self._monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source="kernel")
+            self._monitor.set_receive_buffer_size(_BUFFER)
             self._monitor.start()
             self._poll.register(self._monitor.fileno(), select.POLLIN)
         except (ImportError, OSError) as error:  # no libudev; no such sockets in a sandbox
