@@ -86,6 +86,7 @@ def inside(runs: int) -> int:
     from tests.kernel.guest.sysfs import group_of
     from tests.kernel.testbed.roles import write_roles
 
+    print(f"Linux {os.uname().release}, {runs} runs", flush=True)  # it runs: what follows takes minutes
     address = write_roles()["edu"]
     vfioctl("bind", address)
     group = str(group_of(address))

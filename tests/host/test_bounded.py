@@ -54,7 +54,7 @@ def test_the_deadline_of_a_reader(fifo: str) -> None:
     began = time.monotonic()
     with pytest.raises(bounded.Expired) as caught:
         bounded.call(lambda: os.open(fifo, os.O_RDONLY), 0.3)
-    assert 0.3 <= time.monotonic() - began < 5
+    assert 0.3 <= time.monotonic() - began < 20
     place = caught.value.place
     assert place.state == "S" and str(place).startswith(f"process {place.pid} in state S")
     assert not os.path.exists(f"/proc/{place.pid}")

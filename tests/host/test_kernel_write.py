@@ -55,7 +55,7 @@ def test_the_deadline(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(DeadlinePassed) as caught:
         kernel_write.write(path, "0000:01:00.0", 0.3)
-    assert 0.3 <= time.monotonic() - began < 5
+    assert 0.3 <= time.monotonic() - began < 20
     assert caught.value.status is ExitStatus.TIMEOUT
     assert caught.value.hint is not None and "vfioctl recover" in caught.value.hint
     # The child is left alone until the kernel lets it go.
@@ -118,7 +118,9 @@ from vfioctl.ops.signals import Interrupted, Signals
 parent = os.getpid()
 child = os.fork()
 if child == 0:
-    time.sleep(0.3)
+    children = f"/proc/{{parent}}/task/{{parent}}/children"
+    while len(open(children).read().split()) < 2:  # until the writer is there
+        time.sleep(0.01)
     os.kill(parent, signal.{name})
     time.sleep(0.3)
     open({path!r} + ".answers", "w").close()

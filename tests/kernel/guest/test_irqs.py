@@ -49,7 +49,7 @@ def test_msi(vfioctl: Vfioctl, edu: str) -> None:
     for _ in range(2):
         do(vfioctl, "region", "write", edu, "bar0", RAISE, "1")
         do(vfioctl, "region", "write", edu, "bar0", ACKNOWLEDGE, "1")
-    found = vfioctl("irq", "wait", edu, "msi", "--count", "2", "--timeout", "10", "-J")
+    found = vfioctl("irq", "wait", edu, "msi", "--count", "2", "--timeout", "30", "-J")
     assert found.json["vectors"] == [{"vector": 0, "count": 2}]
     assert vfioctl("irq", "wait", edu, "msi", "--timeout", "0.2").status == 124
     refused = vfioctl("irq", "enable", edu, "intx", "-J")
@@ -72,17 +72,17 @@ def test_a_device_that_is_no_bus_master_raises_no_msi(vfioctl: Vfioctl, edu: str
 def test_intx_waits_until_it_is_unmasked(vfioctl: Vfioctl, edu: str) -> None:
     do(vfioctl, "irq", "enable", edu, "intx")
     do(vfioctl, "region", "write", edu, "bar0", RAISE, "1")
-    do(vfioctl, "irq", "wait", edu, "intx", "--timeout", "10")
+    do(vfioctl, "irq", "wait", edu, "intx", "--timeout", "30")
     assert vfioctl("irq", "wait", edu, "intx", "--timeout", "0.2").status == 124, "it is masked"
     do(vfioctl, "irq", "unmask", edu, "intx")
-    do(vfioctl, "irq", "wait", edu, "intx", "--timeout", "10")  # the device still raises it
+    do(vfioctl, "irq", "wait", edu, "intx", "--timeout", "30")  # the device still raises it
     do(vfioctl, "region", "write", edu, "bar0", ACKNOWLEDGE, "1")
     do(vfioctl, "irq", "unmask", edu, "intx")
     do(vfioctl, "irq", "mask", edu, "intx")
     do(vfioctl, "region", "write", edu, "bar0", RAISE, "2")
     assert vfioctl("irq", "wait", edu, "intx", "--timeout", "0.2").status == 124
     do(vfioctl, "irq", "unmask", edu, "intx")
-    do(vfioctl, "irq", "wait", edu, "intx", "--timeout", "10")
+    do(vfioctl, "irq", "wait", edu, "intx", "--timeout", "30")
     do(vfioctl, "region", "write", edu, "bar0", ACKNOWLEDGE, "2")
     do(vfioctl, "irq", "disable", edu, "intx")
 
@@ -100,7 +100,7 @@ def test_msix(vfioctl: Vfioctl, held: Mapping[str, str]) -> None:
         assert table["values"][12:] == [0, 0, 0, 1], "vector 3 is masked"
     # IVAR: other causes are vector 2; IMS and EIAC let it through; ICS raises it.
     do(vfioctl, "region", "write", nic, "bar0", "0xe4=0x800a0000", "0xd0=0x01000000", "0xc8=0x01000000")
-    assert vfioctl("irq", "wait", nic, "msix", "--timeout", "10", "-J").json["vectors"] == [
+    assert vfioctl("irq", "wait", nic, "msix", "--timeout", "30", "-J").json["vectors"] == [
         {"vector": 2, "count": 1}
     ]
     do(vfioctl, "irq", "disable", nic, "msix")

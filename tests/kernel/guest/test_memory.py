@@ -48,6 +48,7 @@ def per_user(machine: str) -> bool:
 
 @pytest.fixture
 def huge_pages() -> Iterator[int]:
+    Path("/proc/sys/vm/compact_memory").write_text("1")  # other tests have left it scattered
     POOL.write_text("4")
     yield int(POOL.read_text())
     POOL.write_text("0")

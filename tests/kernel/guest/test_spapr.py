@@ -61,6 +61,7 @@ def huge_pages(count: int) -> Iterator[tuple[str, int]]:
     sizes = (int(pool.name.removeprefix("hugepages-").removesuffix("kB")) for pool in top.iterdir())
     size = min(size << 10 for size in sizes if size << 10 >= HUGE)
     pool = top / f"hugepages-{size >> 10}kB/nr_hugepages"
+    Path("/proc/sys/vm/compact_memory").write_text("1")  # other tests have left it scattered
     pool.write_text(str(count))
     assert int(pool.read_text()) == count
     yield f"hugepages-{size >> 20}M", size

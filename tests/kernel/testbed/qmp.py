@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 PORT = Path("/run/testbed/testbed.qmp")
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 class Qmp:
