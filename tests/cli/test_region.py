@@ -173,7 +173,9 @@ def test_what_reads_back_differently_is_a_no(
         (("bar0", "0", "-1"), 2, "usage"),
         (("rom", "0", "1"), 2, "region-access"),
         (("bar0", "0", "1", "--mask", "z"), 2, "number"),
-        (("bar0", "0", "--input", "/none/such"), 2, "usage"),
+        (("bar0", "0", "--input", "/none/such"), 2, "file"),
+        (("bar0", "4", "--input", "/dev/zero"), 2, "outside-region"),
+        (("bar0", "0x9000", "--input", "/dev/zero"), 2, "outside-region"),
         (("bar0", "0=1", "0x2000=1"), 2, "outside-region"),
     ],
 )

@@ -6,6 +6,7 @@ import errno
 import os
 import struct
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -81,6 +82,9 @@ def test_the_device_descriptor_comes_back(answers: Any) -> None:
     assert stand_in.seen == [("VFIO_GROUP_GET_DEVICE_FD", b"0000:06:0d.0\0")]
     with pytest.raises(ValueError, match="NUL"):
         vfio.group_get_device_fd(3, "0000:06:0d.0\0x")
+    vfio.group_get_device_fd(3, "0000:06:0d.0", UUID(int=7))
+    _, asked = stand_in.seen[-1]
+    assert asked == b"0000:06:0d.0 vf_token=00000000-0000-0000-0000-000000000007\0"
 
 
 def test_the_container_goes_by_pointer(answers: Any) -> None:

@@ -200,7 +200,7 @@ ROWS = [
         "0000:06:0d.0",
         "list-devices",
     ),
-    (DEVICE, "EACCES", here, None, 4, "permission", "VF token", "vf_token=UUID"),
+    (DEVICE, "EACCES", here, None, 4, "permission", "VF token", "--vf-token UUID"),
     (DEVICE, "EAGAIN", here, None, 6, "busy", "reset or bound", "again"),
     (DEVICE, "EPERM", blocked, None, 1, "not-viable", "0000:06:0d.1", "bind"),
     (

@@ -90,7 +90,8 @@ def container_record(found: dict[str, Any]) -> dict[str, Any]:
         **{key: found[key] for key in ("groups", "devices", "mappings")},
         "page_sizes": None if found["page_sizes"] is None else list(page_sizes(found["page_sizes"])),
         "iova_ranges": records.ranges(found["iova_ranges"]),
-        **{key: found[key] for key in ("dma_avail", "accounting", "locked", "memlock", "details")},
+        **{key: found[key] for key in ("dma_avail", "accounting", "locked", "memlock")},
+        **{key: found[key] for key in ("release_on_request", "details")},
     }
 
 

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vfioctl.cli import records
 from vfioctl.cli.output import text
 from vfioctl.errors import UsageError, VfioctlError
-from vfioctl.policy.sizes import format_iova, parse_iova, parse_size
+from vfioctl.policy.sizes import format_iova, format_size, parse_iova, parse_size
 
 if TYPE_CHECKING:
     from vfioctl.policy.mapping import Want
 
 #: Below this many bytes a mapping takes no time that a person would notice.
 LONG = 256 << 20
+#: Bytes; more than of any list that a keeper takes (vfioctl.host.channel.LONGEST).
+MOST_TEXT = 64 << 20
 
 DEFAULT_SIZE = 1 << 20
 
@@ -99,8 +101,11 @@ def parse_offset(value: str | None) -> int:
 def read_text(path: str) -> str:
     """A text that is given as a file's name, or as - for standard input. Raises VfioctlError."""
     with _named(path), opened_for_reading(path) as file:
+        data = bytes(file.read(MOST_TEXT + 1))
+        if len(data) > MOST_TEXT:  # it may have no end at all
+            raise UsageError(f"{path} has more than {format_size(MOST_TEXT)}", subject=path, code="file")
         try:
-            return bytes(file.read()).decode()
+            return data.decode()
         except UnicodeDecodeError as error:
             raise UsageError(f"{path} is not text", subject=path) from error
 
@@ -109,6 +114,8 @@ def read_text(path: str) -> str:
 def opened_for_reading(path: str) -> Iterator[Any]:
     """A binary file, or standard input for -. Raises VfioctlError."""
     if path == "-":
+        if sys.stdin is None:
+            raise UsageError("standard input is closed", hint="give a file", code="file")
         yield sys.stdin.buffer
         return
     with _named(path):

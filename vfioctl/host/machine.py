@@ -179,6 +179,15 @@ class Machine:
         """Whether a module has a parameter that is on."""
         return read(self.at(f"/sys/module/{module}/parameters/{parameter}")) in ("Y", "1")
 
+    def takes_vf_token(self, key: str) -> bool:
+        """Whether a VF token can be given when the device is opened: it is a physical function, or a virtual one whose
+        physical function is VFIO's (drivers/vfio/pci/vfio_pci_core.c, vfio_pci_validate_vf_token)."""
+        bus, _, address = key.partition("/")
+        top = self.at(f"/sys/bus/{bus}/devices/{address}")
+        if not os.path.isdir(f"{top}/physfn"):
+            return os.path.exists(f"{top}/sriov_totalvfs")
+        return os.path.isdir(f"{top}/physfn/vfio-dev") or link_name(f"{top}/physfn/driver") == "vfio-pci"
+
     def noiommu_enabled(self) -> bool:
         """Whether VFIO takes devices without an IOMMU, in the unsafe no-IOMMU mode."""
         return self.is_switched_on("vfio", "enable_unsafe_noiommu_mode")

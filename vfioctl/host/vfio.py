@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
+from uuid import UUID
 
 from vfioctl.host import bounded
 from vfioctl.host.ioctl import CallError, ioctl, open_node
@@ -115,13 +116,15 @@ def group_unset_container(group: int) -> None:
     ioctl(group, vfio.VFIO_GROUP_UNSET_CONTAINER)
 
 
-def group_get_device_fd(group: int, name: str) -> int:
+def group_get_device_fd(group: int, name: str, token: UUID | None = None) -> int:
     """Open a device by its sysfs name, which **resets** it; returns a descriptor that is closed on exec.
 
-    ValueError for a name that holds a NUL.
+    ``token`` is the VF token (Linux 5.7). ValueError for a name that holds a NUL.
     """
     if "\0" in name:
         raise ValueError("a device name holds no NUL")
+    if token is not None:
+        name += f" vf_token={token}"
     return ioctl(group, vfio.VFIO_GROUP_GET_DEVICE_FD, bytearray(os.fsencode(name) + b"\0"))
 
 

@@ -47,7 +47,9 @@ class Container:
     def space(self) -> Backend:
         """Raises UsageError while there is none, since no group is in the container."""
         if self.backend is None:
-            raise UsageError("no group is in the container", code="groups-invalid")
+            raise UsageError(
+                "no group is in the container", hint="vfioctl container add NAME GROUP", code="groups-invalid"
+            )
         return self.backend
 
     @property

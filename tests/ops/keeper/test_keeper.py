@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from tests.fakes.command import run_command
 from tests.fakes.machine import FakeMachine
+from tests.fakes.topology import ROLES
 from tests.ops.keeper.conftest import groups
 from vfioctl.errors import (
     Busy,
@@ -32,6 +33,7 @@ from vfioctl.host import channel
 from vfioctl.host.channel import Channel, Message
 from vfioctl.ops.keeper import named, spawn
 from vfioctl.ops.keeper.client import Client
+from vfioctl.ops.keeper.kept import Settings
 from vfioctl.ops.keeper.requests import OPERATIONS
 
 MIB = 1 << 20
@@ -186,12 +188,36 @@ def test_a_name(machine: FakeMachine) -> None:
         pass
 
 
+def test_one_that_is_open_with_other_settings(machine: FakeMachine) -> None:
+    opened(machine)
+    group = groups(machine)[:1]
+    for wanted, other in (
+        (Settings(release_on_request=True), "release on request"),
+        (Settings(charge="user"), "charge"),
+    ):
+        with pytest.raises(Busy, match=f"with other {other}"):
+            named.open_container(machine, "work", group, "auto", wanted)
+    ((found, is_new),) = named.open_container(machine, "work", group, "auto", Settings(charge="process"))
+    assert (found["accounting"], is_new) == ("process", False)
+    assert run_command(machine, "container", "close", "work").status == 0
+
+
+def test_groups_are_removed_together_or_not_at_all(machine: FakeMachine) -> None:
+    opened(machine)
+    (first, second) = groups(machine)
+    for other in (second, 9**25):
+        refused = run_command(machine, "container", "remove", "work", first, other, "-J")
+        assert (refused.status, refused.json_error["code"]) == (3, "not-in-container")
+    assert run_command(machine, "container", "show", "work", "-J").json["groups"] == [first]
+    assert run_command(machine, "container", "close", "work").status == 0
+
+
 @pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_ends_it(machine: FakeMachine, name: signal.Signals) -> None:
     path = opened(machine)
     with named.connected(machine, "work") as client:
         os.kill(client.pid, name)
-        client.wait_for_end(time.monotonic() + 10)
+        client.wait_for_end(time.monotonic() + 20)
     assert not os.path.exists(path)
 
 
@@ -199,8 +225,8 @@ def test_one_that_was_killed_is_not_there(machine: FakeMachine) -> None:
     path = opened(machine)
     with named.connected(machine, "work") as client:
         os.kill(client.pid, signal.SIGKILL)
-        client.wait_for_end(time.monotonic() + 10)
-        deadline = time.monotonic() + 10
+        client.wait_for_end(time.monotonic() + 20)
+        deadline = time.monotonic() + 20
         while named.names(machine) and time.monotonic() < deadline:  # its listening socket may be closed last
             time.sleep(0.01)
     assert os.path.exists(path) and named.names(machine) == []
@@ -290,7 +316,7 @@ def test_one_that_is_stopped_hides_no_other(machine: FakeMachine) -> None:
     named.open_container(machine, "stopped", groups(machine)[1:], "auto")
     with named.connected(machine, "stopped") as client:
         stopped = client.pid
-    machine.timeout = 0.5
+    machine.timeout = 1
     os.kill(stopped, signal.SIGSTOP)
     try:
         listed = run_command(machine, "container", "list", "-J")
@@ -316,6 +342,29 @@ def test_a_socket_that_was_removed_is_not_missed(machine: FakeMachine) -> None:
     with named.connected(machine, "work") as client:
         assert client.show()["groups"] == groups(machine)[1:]
         client.close()
+
+
+def test_one_whose_device_is_unplugged_says_so(machine: FakeMachine) -> None:
+    opened(machine)
+    number = groups(machine)[0]
+    machine.kernel.unplug(ROLES["nic_a"])
+    listed = run_command(machine, "container", "show", "work", "-J")
+    assert [device["gone"] for device in listed.json["devices"]] == [True]
+    assert f"{ROLES['nic_a']} is gone: it was unplugged" in listed.stderr
+    assert run_command(machine, "container", "remove", "work", number).status == 0
+    assert run_command(machine, "container", "close", "work").status == 0
+
+
+def test_which_devices_take_a_token(machine: FakeMachine) -> None:
+    """A physical function, and a virtual one whose physical function is VFIO's."""
+    physical = f"pci/{ROLES['nvme']}"
+    machine.kernel.write(f"/sys/bus/pci/devices/{ROLES['nvme']}/sriov_numvfs", "1")
+    (virtual,) = machine.virtual_functions(physical)
+    assert not machine.takes_vf_token(f"pci/{ROLES['nic_a']}")
+    assert machine.takes_vf_token(physical)
+    assert not machine.takes_vf_token(virtual)
+    machine.kernel.tree.directory(f"/sys/bus/pci/devices/{ROLES['nvme']}/vfio-dev/vfio9")
+    assert machine.takes_vf_token(virtual)
 
 
 def test_what_cannot_be_opened_leaves_nothing(machine: FakeMachine) -> None:
@@ -429,7 +478,7 @@ def test_one_who_does_not_listen_does_not_keep_it_open(machine: FakeMachine) -> 
         client.call("map", {"size": MIB, "iova": 0x100000})
         deaf.queue(Message({"op": "read", "iova": 0x100000, "size": MIB}))
         assert deaf.flush()
-        client.timeout = 3
+        client.timeout = 20
         client.close()
     deaf.close()
 

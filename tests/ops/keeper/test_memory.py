@@ -160,6 +160,7 @@ def test_what_is_charged_is_told(work: FakeMachine) -> None:
         ("map", "-c", "work", "--file", "/etc/passwd", "--source", "memfd"),
         ("map", "-c", "work", "--file-offset", "4K"),
         ("map", "-c", "work", "--list", "-", "--size", "4K"),
+        ("map", "-c", "work", "--list", "/dev/zero"),
         ("map", "-c", "work", "--user", "root"),
         ("map", "-c", "work", "--plan", "--fill", "-"),
         ("unmap", "-c", "work"),

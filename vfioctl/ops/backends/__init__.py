@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
+from uuid import UUID
 
 from vfioctl.model import IommuGroup
 from vfioctl.policy.refusals import State
 
 
 class Member(NamedTuple):
-    """A group that is to be in a container, and what is known for explaining refusals."""
+    """A group that is to be in a container, and what is known for explaining refusals; ``tokens``: the VF tokens with
+    which devices of it are opened, by name."""
 
     group: IommuGroup
     state: State
+    tokens: Mapping[str, UUID] = {}
 
 
 #: A mapping to be made, in bytes: (vaddr, iova, size). A bare tuple, for there may be many.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from operator import or_
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from vfioctl.errors import Busy, KernelRefusal, NotFound
-from vfioctl.host import iommufd, iommufd_hw, vfio_cdev
+from vfioctl.host import iommufd, iommufd_hw, vfio_cdev, vfio_features
 from vfioctl.host.ioctl import CallError, open_node
 from vfioctl.model import Device
 from vfioctl.ops.backends import Member, Offer, Piece
@@ -127,7 +129,7 @@ class Iommufd:
         with explained(state):
             fd = open_node(device.cdev.path)
             try:
-                number = vfio_cdev.device_bind_iommufd(fd, self.iommufd)
+                number = _bind_with(member.tokens.get(device.address), fd, self.iommufd)
                 hwpt = vfio_cdev.device_attach_iommufd_pt(fd, self.ioas)
             except BaseException:
                 os.close(fd)
@@ -341,3 +343,20 @@ class Iommufd:
                 stack.callback(os.close, fd)
             for bound in devices:
                 stack.callback(os.close, bound.fd)
+
+
+def _bind_with(token: UUID | None, fd: int, iommufd: int) -> int:
+    """Raises CallError. Up to Linux 6.16 a device's node takes no token, and asks for none: that of a physical function
+    is set for those who open its virtual functions through their groups."""
+    try:
+        return vfio_cdev.device_bind_iommufd(fd, iommufd, token)
+    except CallError as error:
+        if token is None or error.errno != errno.EINVAL:
+            raise
+    number = vfio_cdev.device_bind_iommufd(fd, iommufd)
+    try:
+        vfio_features.device_vf_token(fd, token)
+    except CallError as error:
+        if error.errno != errno.ENOTTY:  # it is a virtual function
+            raise
+    return number

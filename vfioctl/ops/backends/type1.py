@@ -12,6 +12,7 @@ from typing import Any
 from vfioctl.errors import KernelRefusal, VfioctlError
 from vfioctl.host import vfio, vfio_dirty
 from vfioctl.host.ioctl import CallError, open_node
+from vfioctl.host.iommufd import vfio_ioas_get
 from vfioctl.ops.backends import Member, Offer, Piece
 from vfioctl.ops.explained import common, explained
 from vfioctl.policy.refusals import State, not_viable
@@ -138,7 +139,7 @@ class ContainerBackend:
 
     def open_device(self, group: int, name: str) -> int:
         with explained(self.members[group].state._replace(device=name)):
-            return vfio.group_get_device_fd(self.groups[group], name)
+            return vfio.group_get_device_fd(self.groups[group], name, self.members[group].tokens.get(name))
 
     def close_device(self, name: str, fd: int) -> None:
         os.close(fd)
@@ -215,6 +216,13 @@ class IommufdGroup(Type1):
     def __init__(self, container: int, dev: str = "/dev") -> None:
         super().__init__("type1v2", container, dev)
         self.name = "iommufd-group"
+
+    def details(self) -> Mapping[str, Any]:
+        """With the address space that the calls of a container use here; there is none before a device is open."""
+        ioas = None
+        with suppress(CallError):
+            ioas = vfio_ioas_get(self.container)
+        return {**super().details(), "ioas": ioas}
 
 
 def no_dirty_tracking(backend: str) -> KernelRefusal:

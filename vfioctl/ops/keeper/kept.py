@@ -6,7 +6,8 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
 
 from vfioctl.errors import UsageError
 from vfioctl.host import channel, memory
@@ -24,15 +25,27 @@ from vfioctl.policy.viability import is_vfio_bound, judge
 MOST_KEPT = 8192
 
 
+class Settings(NamedTuple):
+    """How a container is kept. ``charge``: whose limit of locked memory counts, ``user`` or ``process`` (None: as the
+    kernel has it); ``release_on_request``: a group goes as soon as the host wants one of its devices back;
+    ``vf_token``: what devices with SR-IOV are opened with."""
+
+    charge: str | None = None
+    release_on_request: bool = False
+    vf_token: UUID | None = None
+
+
+DEFAULTS = Settings()
+
+
 class Kept:
     """The state of a keeper process. The methods raise VfioctlError."""
 
-    def __init__(
-        self, machine: Machine, wanted: str, *, charge: str | None = None, release_on_request: bool = False
-    ) -> None:
+    def __init__(self, machine: Machine, wanted: str, settings: Settings = DEFAULTS) -> None:
         self.machine = machine
-        self.container = Container(machine.dev, wanted, charge)
-        self.requested = Requested(self, release=release_on_request)
+        self.vf_token = settings.vf_token
+        self.container = Container(machine.dev, wanted, settings.charge)
+        self.requested = Requested(self, release=settings.release_on_request)
         self.name: str | None = None
         self.path: str | None = None
         self.listener: socket.socket | None = None
@@ -45,7 +58,7 @@ class Kept:
     def add(self, numbers: Sequence[int]) -> None:
         """Takes groups in, by their numbers."""
         snapshot = self.machine.snapshot()
-        self.container.add([_member(snapshot, number) for number in numbers])
+        self.container.add([self._member(snapshot, number) for number in numbers])
         if self.container.space.opens_devices:
             try:
                 for number in numbers:
@@ -55,6 +68,16 @@ class Kept:
                 for number in numbers:
                     self.remove(number)
                 raise
+
+    def _member(self, snapshot: Snapshot, number: int) -> Member:
+        group = find_group(snapshot, number)
+        verdict = judge(group, snapshot.kernel)
+        tokens = {
+            device.address: self.vf_token
+            for device in group.devices
+            if self.vf_token is not None and self.machine.takes_vf_token(device.key)
+        }
+        return Member(group, state_of(verdict, snapshot.kernel, str(os.geteuid())), tokens)
 
     def remove(self, number: int) -> None:
         """Lets a group go."""
@@ -135,6 +158,7 @@ class Kept:
             "accounting": container.backend.accounting if container.backend is not None else None,
             "locked": locked.locked,
             "memlock": None if locked.cap_ipc_lock else locked.limit,
+            "release_on_request": self.requested.release,
             "kept": sorted(self._kept),
         }
 
@@ -158,12 +182,6 @@ class Kept:
         self.drop("")
         self.requested.close()
         self.container.close()
-
-
-def _member(snapshot: Snapshot, number: int) -> Member:
-    group = find_group(snapshot, number)
-    verdict = judge(group, snapshot.kernel)
-    return Member(group, state_of(verdict, snapshot.kernel, str(os.geteuid())))
 
 
 def run_record(run: Run) -> list[Any]:

@@ -16,6 +16,7 @@ from vfioctl.host.notify import notify
 from vfioctl.ops.backends.type1 import CANNOT_SHARE
 from vfioctl.ops.keeper import spawn
 from vfioctl.ops.keeper.client import Client
+from vfioctl.ops.keeper.kept import DEFAULTS, Settings
 from vfioctl.ops.signals import Interrupted, Signals
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
@@ -106,21 +107,15 @@ def or_late(late: list[DeadlinePassed]) -> Iterator[None]:
 
 
 def open_container(
-    machine: Machine,
-    name: str,
-    groups: Sequence[int],
-    backend: str,
-    *,
-    charge: str | None = None,
-    release_on_request: bool = False,
+    machine: Machine, name: str, groups: Sequence[int], backend: str, settings: Settings = DEFAULTS
 ) -> list[tuple[dict[str, Any], bool]]:
     """Opens a container with these groups and leaves it to its keeper: its record, and whether it was not there before.
     Raises Busy when the name is taken by another one."""
     path = os.path.join(_ensured(directory(machine)), check_name(name))
     with lock.held(f"{os.path.dirname(path)}/.lock", machine.timeout, lambda text: None):
         if name in names(machine):
-            return [(_the_same(machine, name, groups, backend), False)]
-        client = spawn.start(machine, backend, charge=charge, release_on_request=release_on_request)
+            return [(_the_same(machine, name, groups, backend, settings), False)]
+        client = spawn.start(machine, backend, settings)
         try:
             with client:
                 client.call("add", {"groups": list(groups)})
@@ -132,13 +127,7 @@ def open_container(
 
 
 def open_split(
-    machine: Machine,
-    name: str,
-    groups: Sequence[int],
-    backend: str,
-    *,
-    charge: str | None = None,
-    release_on_request: bool = False,
+    machine: Machine, name: str, groups: Sequence[int], backend: str, settings: Settings = DEFAULTS
 ) -> list[tuple[dict[str, Any], bool]]:
     """The same, but a group that cannot share the address space of those before it gets a container of its own, called
     NAME.GROUP. Raises what keeps a group out of any container; all that was opened is closed again then."""
@@ -149,9 +138,7 @@ def open_split(
             here = next((each for each in found if _joins(machine, each, number)), None)
             if here is None:
                 called = name if not found else f"{name}.{number}"
-                ((_, is_new),) = open_container(
-                    machine, called, [number], backend, charge=charge, release_on_request=release_on_request
-                )
+                ((_, is_new),) = open_container(machine, called, [number], backend, settings)
                 found[called] = is_new
                 if is_new:
                     made.append(called)
@@ -197,12 +184,21 @@ def stay(machine: Machine, opened: Sequence[str]) -> None:
                     client.close()
 
 
-def _the_same(machine: Machine, name: str, groups: Sequence[int], backend: str) -> dict[str, Any]:
+def _the_same(
+    machine: Machine, name: str, groups: Sequence[int], backend: str, settings: Settings
+) -> dict[str, Any]:
     with connected(machine, name) as client:
         found = client.show()
-    if found["groups"] != sorted(groups) or backend not in ("auto", found["backend"]):
+    differs = {
+        "groups": found["groups"] != sorted(groups),
+        "backend": backend not in ("auto", found["backend"]),
+        "charge": settings.charge not in (None, found["accounting"]),
+        "release on request": settings.release_on_request and not found["release_on_request"],
+    }
+    if any(differs.values()):
+        what = ", ".join(name for name, other in differs.items() if other)
         raise Busy(
-            f"the container {name!r} is open already, with other groups or another backend (process {found['pid']})",
+            f"the container {name!r} is open already, with other {what} (process {found['pid']})",
             hint=f"choose another name, or: vfioctl container close {name}",
             subject=name,
             code="container-exists",

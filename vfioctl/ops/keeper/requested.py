@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 
 class Requested:
-    """The requests for the devices of a keeper. ``wanted``: those that somebody wants back."""
+    """The requests for the devices of a keeper. ``wanted``: those that somebody wants back; ``release``: whether their
+    groups are let go then."""
 
     def __init__(self, kept: Kept, *, release: bool) -> None:
         self._kept = kept
-        self._release = release
+        self.release = release
         self._watched: dict[int, str] = {}
         self.wanted: set[str] = set()
 
@@ -58,7 +59,7 @@ class Requested:
         os.close(fd)
         self.wanted.add(name)
         _log(f"{self._kept.name or 'a container'}: {visible(name)} is wanted back by the host")
-        if self._release:
+        if self.release:
             with suppress(VfioctlError, OSError):
                 number, _ = self._kept.container.find_device(name)
                 self._kept.remove(number)

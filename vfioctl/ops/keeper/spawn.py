@@ -14,16 +14,14 @@ from vfioctl.host.bounded import postponed
 from vfioctl.host.channel import Channel
 from vfioctl.host.machine import Machine
 from vfioctl.ops.keeper.client import Client
-from vfioctl.ops.keeper.kept import Kept
+from vfioctl.ops.keeper.kept import DEFAULTS, Kept, Settings
 from vfioctl.ops.keeper.server import Server
 
 #: Seconds that one may take to let go of everything once nobody talks to it any more.
 GRACE = 10.0
 
 
-def start(
-    machine: Machine, backend: str, *, charge: str | None = None, release_on_request: bool = False
-) -> Client:
+def start(machine: Machine, backend: str, settings: Settings = DEFAULTS) -> Client:
     """A keeper without a name and without groups. It is a child process, which ends when its client is closed."""
     here, there = channel.pair()
     with postponed() as mask:
@@ -39,8 +37,7 @@ def start(
                 # The soft limit is meant for select(2); what is mapped of files takes descriptors.
                 most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
                 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-                kept = Kept(machine, backend, charge=charge, release_on_request=release_on_request)
-                server = Server(kept, Channel(there))
+                server = Server(Kept(machine, backend, settings), Channel(there))
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
                 server.run()
             finally:

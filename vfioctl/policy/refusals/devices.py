@@ -15,7 +15,8 @@ _UNSAFE = When("interrupts are not isolated", lambda refusal: refusal.state.inte
 device_token = says(
     "{device} takes a VF token: its physical function belongs to a VFIO user",
     code="permission",
-    hint="give the token that the user of the physical function has set (vf_token=UUID)",
+    hint="give the token that the user of the physical function has set: vfioctl container open NAME {DEVICE}"
+    " --vf-token UUID",
     kind=PermissionDenied,
 )
 device_locked = says(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import click
 
 from vfioctl.cli.arguments import SUBJECT, group_numbers, resolve_all
@@ -29,6 +31,7 @@ Examples:
   vfioctl container open work 26
   vfioctl container open work 26 0000:01:00.0 --backend type1v2 -J
   vfioctl container open lab 26 27 --split --release-on-request
+  vfioctl container open pf 0000:01:00.0 --vf-token 6f1c7a0e-1f5d-4c2b-9a57-0d7f3b2c9e41
 
 \b
 Exit status:
@@ -62,6 +65,12 @@ Exit status:
     "[default: user, as the kernel has it]",
 )
 @click.option(
+    "--vf-token",
+    metavar="UUID",
+    type=click.UUID,
+    help="Open a physical function and set this VF token, or a virtual function whose physical function has it.",
+)
+@click.option(
     "--foreground",
     is_flag=True,
     help="Stay until the container is closed, for a service of systemd (Type=notify).",
@@ -76,6 +85,7 @@ def command(
     split: bool,
     release_on_request: bool,
     charge: str | None,
+    vf_token: UUID | None,
     foreground: bool,
     output: Output,
 ) -> None:
@@ -87,13 +97,13 @@ def command(
     groups are opened at once.
     """
     from vfioctl.ops.keeper import named
+    from vfioctl.ops.keeper.kept import Settings
 
     snapshot = session.snapshot(subjects)
     numbers = sorted(group_numbers(snapshot, resolve_all(session, snapshot, subjects)))
     opened = named.open_container if not split else named.open_split
-    found = opened(
-        session.machine, name, numbers, backend, charge=charge, release_on_request=release_on_request
-    )
+    settings = Settings(charge, release_on_request, vf_token)
+    found = opened(session.machine, name, numbers, backend, settings)
     records = [{**container_record(record), "changed": changed} for record, changed in found]
     emit(session, output, {"schema_version": SCHEMA_VERSION, "containers": records}, records, COLUMNS)
     for record, _ in found:

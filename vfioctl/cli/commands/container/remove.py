@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from vfioctl.cli import messages
@@ -10,6 +12,7 @@ from vfioctl.cli.containers import CONTAINER
 from vfioctl.cli.output import Columns, Output, emit, output_options
 from vfioctl.cli.records import SCHEMA_VERSION
 from vfioctl.cli.session import Session
+from vfioctl.errors import NotFound
 
 COLUMNS: Columns = {
     "name": lambda r: r["name"],
@@ -38,6 +41,7 @@ def command(session: Session, name: str, subjects: tuple[str, ...], output: Outp
 
     with named.connected(session.machine, name) as client:
         numbers = _numbers(session, subjects)
+        _check(name, numbers, client.show()["groups"])
         for number in sorted(numbers):
             client.call("remove", {"group": number})
         left = client.show()
@@ -45,6 +49,17 @@ def command(session: Session, name: str, subjects: tuple[str, ...], output: Outp
     emit(session, output, {"schema_version": SCHEMA_VERSION, **record}, [record], COLUMNS)
     if not left["groups"]:
         messages.note(f"{name} has no groups any more, and nothing is mapped: vfioctl container close {name}")
+
+
+def _check(name: str, numbers: set[int], groups: Sequence[int]) -> None:
+    """Raises NotFound before anything is done."""
+    for number in sorted(numbers.difference(groups)):
+        raise NotFound(
+            f"group {number} is not in the container {name!r}",
+            hint=f"it has {', '.join(map(str, groups))}" if groups else "it has none",
+            subject=str(number),
+            code="not-in-container",
+        )
 
 
 def _numbers(session: Session, subjects: tuple[str, ...]) -> set[int]:

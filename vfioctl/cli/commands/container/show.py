@@ -51,6 +51,7 @@ def _lines(record: dict[str, Any]) -> list[str]:
         "accounting",
         "locked",
         "memlock",
+        "release_on_request",
     )
     lines = [f"{key}={text(record[key])}" for key in keys]
     lines += [f"iova_range={r['start']:#x}-{r['end']:#x}" for r in record["iova_ranges"] or []]

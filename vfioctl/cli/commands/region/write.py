@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import click
 from vfioctl.cli import devices, messages, registers
 from vfioctl.cli.arguments import SUBJECT
 from vfioctl.cli.containers import container_option
+from vfioctl.cli.mapping import opened_for_reading
 from vfioctl.cli.output import Columns, Output, emit, output_options
 from vfioctl.cli.records import SCHEMA_VERSION
 from vfioctl.cli.registers import Place, width_option
@@ -84,15 +84,17 @@ def command(
     bits = None if mask is None else parse_number(mask, "--mask")
     if source is not None and (mask or check):
         raise UsageError("--input goes with neither --mask nor --check")
-    bytes_ = None if source is None else _bytes(source)
     with devices.opened(session, device, container) as kept:
         regions = Regions(kept.name, kept.fd, session.timeout)
         found = regions.find(region)
-        if bytes_ is not None:
+        if source is not None:
             if len(words) != 1:
                 raise UsageError("--input takes one OFFSET, and no value")
             place = registers.place(regions, found, words[0], width)
-            regions.write(found, [_write(place, bytes_)])
+            # One value more than fits is refused, and no more is read of what has no end.
+            with opened_for_reading(source) as file:
+                data = file.read(max(0, found.info.size - place.offset) + place.width)
+            regions.write(found, [_write(place, data)])
             written = [_record(place, None)]
         else:
             wanted = list(_values(regions, found, words, width))
@@ -180,13 +182,3 @@ def _record(place: Place, value: int | None) -> dict[str, Any]:
 
 def _hex(record: Any, key: str) -> str | None:
     return None if record[key] is None else f"0x{record[key]:0{record['width'] // 4}x}"
-
-
-def _bytes(source: str) -> bytes:
-    if source == "-":
-        return sys.stdin.buffer.read()
-    try:
-        with open(source, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise UsageError(f"--input {source}: {error.strerror}", subject=source, errno=error.errno) from error
