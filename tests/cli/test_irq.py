@@ -94,6 +94,12 @@ def test_wait_waits(vfioctl: Vfioctl, device: FakeDevice) -> None:
         timer.join()
 
 
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "soon"])
+def test_a_timeout_that_is_none(vfioctl: Vfioctl, seconds: str) -> None:
+    refused = vfioctl("wait", "msi", f"--timeout={seconds}", "-J")
+    assert (refused.status, refused.json_error["code"]) == (2, "usage")
+
+
 def test_nothing_comes(vfioctl: Vfioctl, device: FakeDevice) -> None:
     found = vfioctl("wait", "msi", "--timeout", "0.05", "-J")
     assert (found.status, found.stdout, found.json_error["code"]) == (124, "", "no-interrupt")
