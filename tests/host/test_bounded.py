@@ -16,8 +16,23 @@ from vfioctl.host.locked import LOCKED
 from vfioctl.host.machine import Machine
 
 
-def children() -> set[int]:
+def _all_children() -> set[int]:
     return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
+
+
+#: What other tests have left behind.
+_others: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def _others_are_known() -> None:
+    _others.clear()
+    _others.update(_all_children())
+
+
+def children() -> set[int]:
+    """Those of this test that are there, or have not been waited for."""
+    return _all_children() - _others
 
 
 @pytest.fixture
