@@ -14,6 +14,7 @@ import pytest
 from tests.fakes.machine import FakeMachine
 from tests.fakes.topology import ROLES
 from tests.faults.sweep import Count, Host, Scenario, settle, strike
+from vfioctl.host.accounts import account_of
 from vfioctl.ops import run
 
 Record = Callable[[str, object], None]
@@ -57,7 +58,7 @@ SCENARIOS = (
 @pytest.fixture(params=SCENARIOS, ids=lambda scenario: scenario.name.replace(" ", "-"))
 def host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     """On a file system in memory where there is one: every case syncs a journal. And who nobody is is asked once."""
-    monkeypatch.setattr(run, "account_of", cache(run.account_of))
+    monkeypatch.setattr(run, "account_of", cache(account_of))
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=memory) as root:
         yield Host(root, request.param)
