@@ -32,12 +32,13 @@ class Answer(Protocol):
     def stderr(self) -> str: ...
 
 
-def command_lines(subjects: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    """The command lines, those that name something once for each subject (a group, a device)."""
+def command_lines(subjects: Iterable[str], *, more: bool = True) -> Iterator[tuple[str, ...]]:
+    """The command lines, those that name something once for each subject (a group, a device); without ``more`` the
+    documents only."""
     names = [name for name, entry in COMMANDS.items() if entry.section == LOOK and name not in OTHERS]
     for name in (*names, "iommu-info"):
         yield (name, "-J")
-        for form in (("{}", "-J"), *MORE.get(name, ())):
+        for form in (("{}", "-J"), *(MORE.get(name, ()) if more else ())):
             for subject in subjects if "{}" in form else ("",):
                 yield (name, *(word.format(subject) for word in form))
 

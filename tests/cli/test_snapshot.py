@@ -76,6 +76,13 @@ def host(tmp_path: Path) -> Host:
     host.put(f"/etc/driverctl.d/pci-{B}", "vfio-pci\n")
     host.put(f"{host.homes['pci', A]}/config", config())
     host.put("/dev/vfio/5", "")
+    display = f"{host.homes['pci', B]}/graphics/fb0"
+    host.put(f"{display}/name", "simple\n")
+    host.link(f"{display}/device", host.homes["pci", B])
+    host.link("/sys/class/graphics/fb0", display)
+    host.put("/sys/devices/virtual/vtconsole/vtcon1/name", "(M) frame buffer device\n")
+    host.put("/sys/devices/virtual/vtconsole/vtcon1/bind", "1\n")
+    host.link("/sys/class/vtconsole/vtcon1", "/sys/devices/virtual/vtconsole/vtcon1")
     host.link(f"/sys/fs/btrfs/{UUID}/devices/sdc", f"{host.homes['pci', B]}/ata2/host1/block/sdc")
     host.put(f"/{RECORD}", to_json(record()).decode())
     return host
@@ -175,7 +182,7 @@ def test_secrets_are_gone_and_the_findings_stay(host: Host, tmp_path: Path) -> N
     found = guards(host.root)
     assert {guard for _, guard, _ in found} >= {
         "mounted-disk", "swap", "disk-in-use", "default-route", "ssh-session", "address", "network-master",
-        "last-keyboard", "libvirt", "proxmox", "held", "unseen",
+        "last-keyboard", "libvirt", "console", "proxmox", "held", "unseen",
     }  # fmt: skip
     assert guards(target) == found
     for line in (

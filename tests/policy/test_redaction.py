@@ -103,10 +103,11 @@ def test_the_command_line(files: Files, tokens: Tokens) -> None:
     line = (
         f"BOOT_IMAGE=/vmlinuz root=UUID={UUID} ro quiet intel_iommu=on,sm_on vfio-pci.ids=10de:1234 ip=192.0.2.1 "
         "pcie_acs_override=downstream cryptdevice=/dev/sda2:alice systemd.hostname=alicebox "
-        'modprobe.blacklist=nouveau x="y'
+        'modprobe.blacklist=nouveau x="y -- --secret 5'
     )
     words = files.data("proc/cmdline", f"{line}\n".encode()).decode()
-    assert words.endswith("\n")
+    words, _, inits = words.partition(" -- ")
+    assert inits == f"{tokens.name('--secret')} {tokens.name('5')}\n"
     kept = {word for word in words.split() if "=name-" not in word}
     assert kept == {
         "ro", "quiet", "intel_iommu=on,sm_on", "vfio-pci.ids=10de:1234", "pcie_acs_override=downstream",

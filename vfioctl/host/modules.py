@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from vfioctl.errors import DeadlinePassed, KernelRefusal
 from vfioctl.host.bounded import place_of, postponed
 from vfioctl.host.files import read
+from vfioctl.host.recorded import recorded
 from vfioctl.model import ModuleAlias
 
 _PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
@@ -40,7 +41,7 @@ def states(root: str, release: str, wanted: Iterable[str]) -> dict[str, str | No
         lists = [read(f"{top}/{name}") for name in ("modules.builtin", "modules.dep")]
     except PermissionError:
         lists = []
-    if root != "/" and lists == [None, None]:
+    if root != "/" and lists == [None, None] and recorded(root) is None:  # a snapshot has them where its host had
         lists = []
     built_in, available = ({_module(line) for line in (text or "").split("\n")} for text in lists or ("", ""))
 

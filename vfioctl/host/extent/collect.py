@@ -119,6 +119,8 @@ class _Walk:
                 self._names[path] = names(self.at(path))
             except PermissionError:
                 self.add(forbidden(path))
+            else:
+                self.take(path)  # an empty directory is not an absent one
         return self._names[path]
 
     def take(self, path: str) -> None:

@@ -64,6 +64,7 @@ HOST = (
     "proc/net/{route,ipv6_route,fib_trie,if_inet6}",
     "sys/class/graphics/*",
     "sys/class/graphics/*/{name,device}",
+    "sys/class/vtconsole/*",
     "sys/class/vtconsole/*/{name,bind}",
     "proc/iomem",
     "proc/bus/input/devices",

@@ -31,7 +31,7 @@ _PARAMETERS = (
     "efifb", "vga", "vt.*", "i915.*", "xe.*", "nouveau.*", "amdgpu.*", "nvme*.*", "xen-pciback.*", "cma", "swiotlb",
     "init_on_alloc", "panic", "loglevel", "debug", "earlycon", "earlyprintk", "mem", "maxcpus", "nr_cpus", "nosmt",
 )  # fmt: skip
-_FLAGS = re.compile(r"[\w.-]+")
+_FLAGS = re.compile(r"[A-Za-z_][\w.-]*")
 #: The extended capability "device serial number" (PCI Express base specification, 7.9.3).
 _EXTENDED, _SERIAL_NUMBER = 0x100, 0x0003
 
@@ -91,12 +91,14 @@ class Files:
         return self._tokens.text(text).encode(errors="surrogateescape")
 
     def _command_line(self, text: str) -> str:
-        return " ".join(map(self._parameter, text.split(" ")))
+        kernels, dashes, inits = text.partition(" -- ")
+        words = " ".join(map(self._parameter, kernels.split(" ")))
+        return words + dashes + " ".join(map(self._tokens.name, inits.split(" ")))
 
     def _parameter(self, word: str) -> str:
         name, equals, value = word.partition("=")
-        if not equals and _FLAGS.fullmatch(name):
-            return self._tokens.text(name)
+        if not word or (not equals and _FLAGS.fullmatch(name)):
+            return self._tokens.prose(word)
         if _FLAGS.fullmatch(name) and any(fnmatch.fnmatchcase(name, known) for known in _PARAMETERS):
             return self._tokens.prose(word)
         return f"{name if _FLAGS.fullmatch(name) else 'parameter'}={self._tokens.name(value or name)}"
