@@ -41,7 +41,9 @@ def states(root: str, release: str, wanted: Iterable[str]) -> dict[str, str | No
         lists = [read(f"{top}/{name}") for name in ("modules.builtin", "modules.dep")]
     except PermissionError:
         lists = []
-    if root != "/" and lists == [None, None] and recorded(root) is None:  # a snapshot has them where its host had
+    if (
+        root != "/" and lists == [None, None] and recorded(root) is None
+    ):  # a snapshot has them where its host had
         lists = []
     built_in, available = ({_module(line) for line in (text or "").split("\n")} for text in lists or ("", ""))
 

@@ -21,7 +21,7 @@ OF_A_DEVICE = (
     "{modalias,driver,driver_override,subsystem,iommu_group,iommu,physfn,virtfn*,vfio-dev,vfio-dev/*,mdev_type}",
     "{revision,class,vendor,config,resource,removable,boot_vga,reset,reset_method,power_state,d3cold_allowed}",
     "{current_link_speed,current_link_width,max_link_speed,max_link_width,numa_node,sriov_numvfs,sriov_totalvfs}",
-    "{aer_dev_correctable,aer_dev_nonfatal,aer_dev_fatal,of_node,of_node/external-facing}",
+    "{aer_dev_*,aer_rootport_total_err_*,of_node,of_node/external-facing}",
     "{power/runtime_status,driver/module,iommu/device,iommu/device/driver,net,net/*,pci*:*}",
 )
 #: What wakes a function that sleeps, and is left alone then (vfioctl.host.topology.sleeps).
