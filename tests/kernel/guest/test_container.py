@@ -170,20 +170,27 @@ def test_released_on_request(vfioctl: Vfioctl, roles: Mapping[str, str], bound: 
     assert vfioctl("bind", roles["nic_a"]).status == 0
 
 
-def test_a_device_is_unplugged(vfioctl: Vfioctl, qmp: Qmp, roles: Mapping[str, str]) -> None:
-    """The keeper survives it, says what is gone, and the device's removal waits for nobody once it is let go."""
+@pytest.mark.parametrize("by_itself", [True, False])
+def test_a_device_is_unplugged(vfioctl: Vfioctl, qmp: Qmp, roles: Mapping[str, str], by_itself: bool) -> None:
+    """The keeper survives it, says that it is wanted back, and the device's removal waits for nobody once it is let go:
+    by itself, or by hand."""
     qmp.device_add("edu", "visitor", "hotplug_port")
     bus = int(Path(f"/sys/bus/pci/devices/{roles['hotplug_port']}/secondary_bus_number").read_text())
     address = f"0000:{bus:02x}:00.0"
     wait_for(lambda: os.path.exists(f"/sys/bus/pci/devices/{address}/iommu_group"))
     assert vfioctl("bind", address).status == 0
     group = group_of(address)
-    assert vfioctl("container", "open", "plugged", group, "--release-on-request").status == 0
+    released = ("--release-on-request",) if by_itself else ()
+    assert vfioctl("container", "open", "plugged", group, *released).status == 0
     assert (
         vfioctl("container", "exec", "plugged", "--user", "root", "--device", address, "--", "true").status
         == 0
     )
     qmp.device_del("visitor")
+    if not by_itself:
+        wait_for(lambda: "is wanted back by the host" in vfioctl("container", "list").stderr)
+        assert os.path.exists(f"/sys/bus/pci/devices/{address}")
+        assert vfioctl("container", "remove", "plugged", group).status == 0
     wait_for(lambda: not os.path.exists(f"/sys/bus/pci/devices/{address}"))
     shown = vfioctl("container", "show", "plugged", "-J")
     assert (shown.status, shown.json["groups"], shown.json["mappings"]) == (0, [], [])

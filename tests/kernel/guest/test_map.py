@@ -103,12 +103,14 @@ def test_a_person_sees_progress_and_a_pipe_does_not(vfioctl: Vfioctl, group: int
     assert piped.stderr == "" and "\x1b" not in piped.stdout
 
 
-def test_iommu_info(vfioctl: Vfioctl, group: int) -> None:
+def test_iommu_info(vfioctl: Vfioctl, group: int, kernel: str) -> None:
     look = vfioctl("iommu-info", group, "-J", user=Vfioctl.unprivileged)
     assert look.status == 0, look.stderr
     assert look.json["api_version"] == 0
     assert look.json["extensions"]["VFIO_TYPE1v2_IOMMU"] is True
     assert look.json["extensions"]["VFIO_SPAPR_TCE_IOMMU"] is False
+    nesting = look.json["extensions"]["VFIO_TYPE1_NESTING_IOMMU"]
+    assert nesting is kernel.startswith("6.1."), "it has gone with Linux 6.13"
     assert look.json["page_sizes"] is None
     assert {"start": HOLE, "end": HOLE + MIB - 1, "type": "msi"} in look.json["reserved_regions"]
     asked = vfioctl("iommu-info", group, "--attach", "-J").json
