@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 
 from tests.kernel.guest.conftest import Vfioctl
-from tests.kernel.guest.sysfs import driver_of, group_of
+from tests.kernel.guest.sysfs import PCI, driver_of, group_of
+from tests.kernel.testbed.command import Result
 from tests.kernel.testbed.qmp import Qmp
 
 MIB = 1 << 20
 NOBODY = 65534
+TOKEN = "00112233-4455-6677-8899-aabbccddeeff"
+ENABLE_SRIOV = Path("/sys/module/vfio_pci/parameters/enable_sriov")
 ON_ALL = pytest.mark.kernels("6.1", "7.2", "7.2-iommufd")
 
 
@@ -237,6 +240,46 @@ def test_a_user_without_privileges(vfioctl: Vfioctl, bound: Mapping[str, int], t
         assert vfioctl("container", "close", "mine", **setting).status == 0
     finally:
         assert vfioctl("revoke", bound["edu"]).status == 0
+
+
+@pytest.mark.deadline(300)
+@ON_ALL
+def test_a_virtual_function_takes_the_token_of_its_physical_function(
+    vfioctl: Vfioctl, vfio_pci: Path, roles: Mapping[str, str]
+) -> None:
+    function = roles["nvme"]
+
+    def reading(address: str, *token: str) -> Result:
+        opened = vfioctl("container", "open", "vf", address, *token, "-J")
+        if opened.status != 0:
+            return opened
+        found = vfioctl("region", "read", address, "config", "COMMAND", "-J")
+        assert vfioctl("container", "close", "vf").status == 0
+        return found
+
+    ENABLE_SRIOV.write_text("Y")
+    assert vfioctl("bind", function).status == 0
+    try:
+        (PCI / function / "sriov_drivers_autoprobe").write_text("0")
+        opened = vfioctl("container", "open", "pf", function, "--vf-token", TOKEN)
+        assert opened.status == 0, opened.stderr
+        # Opening it resets it, and with it virtual functions that are there already.
+        assert vfioctl("region", "read", function, "config", "VENDOR_ID").status == 0
+        (PCI / function / "sriov_numvfs").write_text("1")
+        virtual = os.readlink(PCI / function / "virtfn0").rpartition("/")[2]
+        assert vfioctl("bind", virtual).status == 0
+        for token in ((), ("--vf-token", TOKEN.replace("0", "f"))):
+            refused = reading(virtual, *token)
+            assert (refused.status, refused.json_error["code"]) == (4, "permission"), refused
+            assert "--vf-token UUID" in refused.json_error["hint"]
+        found = reading(virtual, "--vf-token", TOKEN)
+        assert found.status == 0, found.stderr
+    finally:
+        vfioctl("container", "close", "--all")
+        (PCI / function / "sriov_numvfs").write_text("0")
+        (PCI / function / "sriov_drivers_autoprobe").write_text("1")
+        ENABLE_SRIOV.write_text("N")
+        assert vfioctl("unbind", function).status == 0
 
 
 def test_systemd_is_told(vfioctl: Vfioctl, bound: Mapping[str, int], tmp_path: Path) -> None:

@@ -124,6 +124,7 @@ def test_the_groups_node(vfioctl: Vfioctl, bound: Mapping[str, int]) -> None:
     try:
         (found,) = opened.json["containers"]
         assert found["backend"] == "iommufd-group"
+        assert found["details"]["ioas"] > 0
         assert [device["open"] for device in found["devices"]] == [True]
         assert not any(r["start"] <= 0xFEE00000 <= r["end"] for r in found["iova_ranges"])
         assert vfioctl("map", "-c", "old", "--size", "1M").status == 0
