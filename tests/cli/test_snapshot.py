@@ -220,6 +220,7 @@ def test_absent_empty_and_forbidden_are_three_answers(host: Host, tmp_path: Path
     for root in (host.root, target):
         refused = run_command(None, "--root", root, "list-groups", "-J")
         assert (refused.status, refused.json_error["errno"]) == (4, "EACCES")
+        assert "forbidden to whoever took the snapshot" in refused.json_error["message"]
     os.unlink(path)
     other = run_command(None, "--root", target, "show", B, "-J")
     assert other.status == 4

@@ -75,4 +75,4 @@ def forbidden(error: OSError) -> OSError:
     """The error of opening something, as it was where a snapshot was taken: of its marks (ELOOP) a PermissionError."""
     if error.errno != errno.ELOOP:
         return error
-    return PermissionError(errno.EACCES, os.strerror(errno.EACCES), error.filename)
+    return PermissionError(errno.EACCES, "it was forbidden to whoever took the snapshot", error.filename)

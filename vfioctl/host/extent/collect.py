@@ -60,9 +60,8 @@ def collect(root: str, timeout: float) -> Collected:
         for parts in attributes:
             if not (asleep and parts[0] in WAKING):
                 walk.take_all(parts, home)
-        walk.take(
-            f"{os.path.dirname(home)}/power/runtime_status"
-        )  # a bridge that sleeps lets nobody below answer
+        # A bridge that sleeps lets nobody below answer.
+        walk.take(f"{os.path.dirname(home)}/power/runtime_status")
     silent = walk.read_files(timeout)
     walk.take_what_is_named()
     return Collected(walk.entries, sorted(f"/{path}" for path in walk.forbidden), silent)
