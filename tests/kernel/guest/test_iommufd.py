@@ -48,6 +48,14 @@ def test_what_the_iommu_is(vfioctl: Vfioctl, work: str, roles: Mapping[str, str]
     assert f"address_spaces=ioas={space['ioas']} devices={roles['edu']},{roles['nic_a']} copies=-\n" in text
 
 
+def test_a_device_has_one_user(vfioctl: Vfioctl, work: str, bound: Mapping[str, int]) -> None:
+    """The kernel says EINVAL, and vfioctl who that is."""
+    keeper = vfioctl("container", "show", work, "-J").json["pid"]
+    taken = vfioctl("container", "open", "other", bound["edu"], "--backend", "iommufd", "-J")
+    assert (taken.status, taken.json_error["code"]) == (6, "device-busy"), taken.stderr
+    assert str(keeper) in taken.json_error["message"]
+
+
 def test_mappings_come_and_go(vfioctl: Vfioctl, work: str) -> None:
     assert vfioctl("map", "-c", work, "--size", "64K", "--iova", "0x100000").status == 0
     over = vfioctl("map", "-c", work, "--size", "8K", "--iova", "0x10f000", "-J")

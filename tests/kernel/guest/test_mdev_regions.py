@@ -12,6 +12,7 @@ from tests.kernel.guest.sysfs import modprobe
 
 pytestmark = pytest.mark.kernels("6.12-iommufd")
 UUID = "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001"
+DISPLAY = "83b8f4f2-509f-382f-3c1e-e6bfe0fa1002"
 TYPES = Path("/sys/class/mdev_bus/mtty/mdev_supported_types")
 #: Registers of a 16550.
 INTERRUPT_ENABLE, SCRATCH = "1", "7"
@@ -36,12 +37,35 @@ def test_a_serial_port(vfioctl: Vfioctl, serial: str, backend: str) -> None:
     assert vfioctl("irq", "enable", serial, "intx").status == 0
     # The transmitter is empty: told to say so, it does.
     assert vfioctl("region", "write", serial, "bar0", INTERRUPT_ENABLE, "2", "--width", "8").status == 0
-    assert vfioctl("irq", "wait", serial, "intx", "--timeout", "10").status == 0
+    assert vfioctl("irq", "wait", serial, "intx", "--timeout", "30").status == 0
     live = vfioctl("show", serial, "-J").json["device"]["live"]
     assert live["migration"]["flags"] == ["stop_copy", "p2p", "pre_copy"]
     assert live["migration"]["state"] == "running" and live["migration"]["stop_copy_length"] > 0
     assert live["features"]["dma_logging_start"] and not live["features"]["low_power_entry"]
     assert vfioctl("container", "close", "serial").status == 0
+
+
+@pytest.fixture
+def display() -> Iterator[str]:
+    modprobe("mbochs")
+    types = Path("/sys/class/mdev_bus/mbochs/mdev_supported_types")
+    (types / "mbochs-small" / "create").write_text(DISPLAY)
+    yield DISPLAY
+    Path("/sys/bus/mdev/devices", DISPLAY, "remove").write_text("1")
+
+
+def test_a_region_of_its_own_kind(vfioctl: Vfioctl, display: str) -> None:
+    """A description of the monitor: mbochs is a display. It begins with where in the region that is, and its size."""
+    assert vfioctl("container", "open", "display", display).status == 0
+    regions = {r["name"]: r for r in vfioctl("region", "list", display, "-J").json["regions"]}
+    edid = regions["gfx_edid"]
+    assert (edid["type"], edid["subtype"], edid["flags"]) == (1, 1, ["read", "write"])
+    head = vfioctl("region", "read", display, "gfx_edid", "0", "--count", "2", "-J")
+    assert head.status == 0, head.stderr
+    offset, longest = head.json["values"]
+    assert 0 < offset < offset + longest <= edid["size"]
+    assert vfioctl("region", "read", display, "config", "VENDOR_ID").stdout == "0x1234\n"
+    assert vfioctl("container", "close", "display").status == 0
 
 
 def test_the_whole_way(vfioctl: Vfioctl, serial: str) -> None:

@@ -13,8 +13,9 @@ from uuid import UUID
 
 from vfioctl.errors import Busy, KernelRefusal, NotFound
 from vfioctl.host import iommufd, iommufd_hw, vfio_cdev, vfio_features
+from vfioctl.host.holders import holders_of_node
 from vfioctl.host.ioctl import CallError, open_node
-from vfioctl.model import Device
+from vfioctl.model import Device, Evidence
 from vfioctl.ops.backends import Member, Offer, Piece
 from vfioctl.ops.explained import common, explained
 from vfioctl.policy.refusals import State
@@ -128,12 +129,15 @@ class Iommufd:
             )
         with explained(state):
             fd = open_node(device.cdev.path)
-            try:
-                number = _bind_with(member.tokens.get(device.address), fd, self.iommufd)
-                hwpt = vfio_cdev.device_attach_iommufd_pt(fd, self.ioas)
-            except BaseException:
-                os.close(fd)
-                raise
+        try:
+            number = _bind_with(member.tokens.get(device.address), fd, self.iommufd)
+            hwpt = vfio_cdev.device_attach_iommufd_pt(fd, self.ioas)
+        except BaseException as error:
+            os.close(fd)  # before anybody looks who has it open
+            if isinstance(error, CallError):
+                with explained(_with_holders(state, error, device, member)):
+                    raise
+            raise
         return Bound(member.group.id, fd, number, self.ioas, hwpt)
 
     def leave(self, group: int) -> None:
@@ -343,6 +347,18 @@ class Iommufd:
                 stack.callback(os.close, fd)
             for bound in devices:
                 stack.callback(os.close, bound.fd)
+
+
+def _with_holders(state: State, error: CallError, device: Device, member: Member) -> State:
+    """With who else has the node that stands in the way of binding: the device's (EINVAL), or its group's (EBUSY)."""
+    node = {errno.EINVAL: device.cdev, errno.EBUSY: member.group.node}.get(error.errno or 0)
+    if error.call != "VFIO_DEVICE_BIND_IOMMUFD" or node is None:
+        return state
+    holders = holders_of_node(node.path)
+    return state._replace(
+        holders=tuple(map(str, holders)),
+        seen=tuple(Evidence(node.path, f"open in {holder}") for holder in holders),
+    )
 
 
 def _bind_with(token: UUID | None, fd: int, iommufd: int) -> int:
