@@ -114,6 +114,7 @@ class Explainer:
         agrees = rules.agrees(rule, group)
         found = [] if real else [Note(rule, detail)]
         if agrees is False:
+            real = None if real else real
             words = (
                 f"the kernel's grouping differs from the model: {detail}; and in this one is {listed(names)}"
             )

@@ -10,8 +10,8 @@ from vfioctl.policy.topology import quirks
 
 #: The type of a function without PCI Express's capability; the others are those of pci_config.
 CONVENTIONAL = "conventional"
-ROOT_PORT, UPSTREAM_PORT, DOWNSTREAM_PORT = "root-port", "upstream-port", "downstream-port"
-PCIE_TO_PCI = "pcie-to-pci-bridge"
+ROOT_PORT, DOWNSTREAM_PORT = "root-port", "downstream-port"
+PCIE_TO_PCI, PCI_TO_PCIE = "pcie-to-pci-bridge", "pci-to-pcie-bridge"
 INTEGRATED_ENDPOINT = "root-complex-endpoint"
 
 _STATUS, _HEADER_TYPE, _MULTIFUNCTION = 0x06, 0x0E, 0x80

@@ -12,20 +12,8 @@ from typing import NamedTuple
 
 from vfioctl.model import PciFunction
 from vfioctl.policy.topology import quirks
-from vfioctl.policy.topology.facts import (
-    CONVENTIONAL,
-    DOWNSTREAM_PORT,
-    PCIE_TO_PCI,
-    ROOT_PORT,
-    UPSTREAM_PORT,
-    Facts,
-    facts_of,
-)
+from vfioctl.policy.topology.facts import CONVENTIONAL, PCI_TO_PCIE, PCIE_TO_PCI, Facts, facts_of
 from vfioctl.policy.topology.isolation import Host, Isolation, isolation_of
-
-#: Functions that let the names of what is behind them pass.
-_TRANSPARENT = frozenset({ROOT_PORT, UPSTREAM_PORT, DOWNSTREAM_PORT})
-_PCI_TO_PCIE = "pci-to-pcie-bridge"
 
 
 class Reason(NamedTuple):
@@ -227,7 +215,7 @@ class _Model:
                     bridge,
                     f"{bridge.address}, a bridge to conventional PCI, names no device but its whole bus",
                 )
-            elif bridge.port_type in (CONVENTIONAL, _PCI_TO_PCIE):
+            elif bridge.port_type in (CONVENTIONAL, PCI_TO_PCIE):
                 yield bridge, f"{bridge.address}, a conventional bridge, may do its DMA in its own name"
 
     def _path_reason(self, facts: Facts, leak: Facts) -> Reason:
@@ -280,6 +268,8 @@ class _Model:
         verdict = self.topology.isolation(head.address)
         if not others:
             return f"{place}, and it is alone in its slot"
+        if head.multifunction is False:
+            return f"{place}, and Linux takes it for the only function of its slot"
         if verdict.isolated:
             return f"{place}, and no other function of its slot reaches it: {verdict.detail}"
         if all(self.topology.isolation(other.address).isolated for other in others):

@@ -13,6 +13,7 @@ from vfioctl.policy.topology.facts import (
     CONVENTIONAL,
     DOWNSTREAM_PORT,
     INTEGRATED_ENDPOINT,
+    PCI_TO_PCIE,
     PCIE_TO_PCI,
     ROOT_PORT,
     Acs,
@@ -25,7 +26,7 @@ _WORDS = {
     ROOT_PORT: "root port",
     DOWNSTREAM_PORT: "downstream port of a switch",
     PCIE_TO_PCI: "bridge to conventional PCI",
-    "pci-to-pcie-bridge": "bridge from conventional PCI",
+    PCI_TO_PCIE: "bridge from conventional PCI",
     "root-complex-event-collector": "event collector",
 }
 
