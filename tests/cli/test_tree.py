@@ -261,7 +261,7 @@ def test_states_that_are_not_known(kernel: FakeKernel) -> None:
 def test_virtual_functions_have_their_physical_functions_pasid(kernel: FakeKernel) -> None:
     tree = kernel.tree
     virtual = next(address for address in kernel.devices if address not in ROLES.values())
-    tree.put(f"{home(tree, virtual)}/config", space())
+    tree.put(f"{home(tree, virtual)}/config", b"\xff" * 4 + space()[4:])
     assert shown(kernel, virtual)["pasid"] is None
     tree.put(f"{home(tree, NVME)}/config", space((0x1B, 1, bytes.fromhex("0014 0100"))))
     assert shown(kernel, virtual)["pasid"] == {"present": True, "enabled": True}

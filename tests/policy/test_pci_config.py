@@ -169,6 +169,14 @@ def test_a_device_that_is_gone_is_recognised() -> None:
     assert "does not answer" in config.problems[0]
 
 
+def test_a_virtual_function_is_not_gone() -> None:
+    """Its ids read as ones, and nothing else does."""
+    data = b"\xff" * 4 + dump("nvme")[4:]
+    assert not pci_config.is_gone(data) and not pci_config.is_gone(b"")
+    assert {each.name for each in pci_config.decode(data).capabilities} == set(chain("nvme"))
+    assert pci_config.is_gone(b"\xff" * 64 + bytes(192)) and pci_config.is_gone(b"\xff" * 8)
+
+
 @given(st.binary(max_size=64), st.sampled_from([0, 256, 4096]), st.randoms(use_true_random=False))
 def test_hostile_bytes_never_crash(start: bytes, size: int, random: object) -> None:
     data = bytearray(random.randbytes(size))  # type: ignore[attr-defined]

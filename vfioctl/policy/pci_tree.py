@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import NamedTuple
 
 from vfioctl.model import PciFunction
+from vfioctl.policy.pci_config import is_gone
 
 _BRIDGES = ("0604", "0607", "0609")
 _HEADER_TYPE, _SECONDARY, _SUBORDINATE = 0x0E, 0x19, 0x1A
@@ -112,14 +113,14 @@ def _branch(function: PciFunction, hanging: Mapping[str, list[PciFunction]]) -> 
 
 def is_bridge(function: PciFunction) -> bool:
     """By its header, or by its class where that has not been read."""
-    if len(function.config) > _HEADER_TYPE and not _is_gone(function.config):
+    if len(function.config) > _HEADER_TYPE and not is_gone(function.config):
         return function.config[_HEADER_TYPE] & 0x7F in (1, 2)
     return function.ids.class_[:4] in _BRIDGES
 
 
 def _buses(function: PciFunction, below: Sequence[Branch]) -> tuple[int, ...] | None:
     config = function.config
-    if len(config) > _SUBORDINATE and not _is_gone(config):
+    if len(config) > _SUBORDINATE and not is_gone(config):
         if not is_bridge(function) or not config[_SECONDARY]:
             return ()
         return config[_SECONDARY], max(config[_SECONDARY], config[_SUBORDINATE])
@@ -130,7 +131,3 @@ def _buses(function: PciFunction, below: Sequence[Branch]) -> tuple[int, ...] | 
 
 def _bus(branch: Branch) -> int:
     return int(branch.function.bus.partition(":")[2], 16)
-
-
-def _is_gone(config: bytes) -> bool:
-    return config[:4] == b"\xff" * 4

@@ -43,10 +43,11 @@ class Config(NamedTuple):
 
 def decode(data: bytes) -> Config:
     """The registers and capabilities of the first ``len(data)`` bytes of a space; fewer than 64 are taken for zeros."""
+    silent = is_gone(data)
     data = data.ljust(_HEADER, b"\0")
     problems: list[str] = []
     kind = data[_HEADER_TYPE]
-    if is_gone(data):
+    if silent:
         problems.append("all bits are set: the device does not answer (gone, in D3cold, or its link is down)")
         return Config(kind & 0x7F, False, (), (), tuple(problems))
     if kind & 0x7F > 2:
@@ -57,8 +58,9 @@ def decode(data: bytes) -> Config:
 
 
 def is_gone(data: bytes) -> bool:
-    """Whether a space reads as what a bus answers for a device that is not there."""
-    return data[:4] == b"\xff" * 4
+    """Whether a space reads as what a bus answers for a device that is not there. The ids alone do not tell: those of a
+    virtual function are ones, too."""
+    return set(data[:_HEADER]) == {0xFF}
 
 
 class Decoding(NamedTuple):
