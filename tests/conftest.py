@@ -4,6 +4,7 @@ the sweeps have had."""
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Generator
 
@@ -12,6 +13,19 @@ import pytest
 NO_SKIP_VARIABLE = "VFIOCTL_TESTS_NO_SKIP"
 #: A test that tries many cases records a property so called: where it did, and how many.
 CASES = "cases"
+
+
+def pytest_configure() -> None:
+    """What is started from nohup, or in the background of a script, has signals ignored, and so has all that it
+    starts: vfioctl leaves them ignored then, as every program should."""
+    for number, handler in (
+        (signal.SIGHUP, signal.SIG_DFL),
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGQUIT, signal.SIG_DFL),
+        (signal.SIGTERM, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def no_skip() -> bool:
