@@ -134,6 +134,8 @@ def test_exec_hands_the_descriptors_over(vfioctl: Vfioctl, work: str, roles: Map
     assert links[int(number) :] == ["none"] * (4 - int(number))
     absent = vfioctl("container", "exec", work, "--user", "nobody", "--", "no-such-program")
     assert absent.status == 127
+    another = vfioctl("container", "exec", work, "--user", "root", "--", "true", user=Vfioctl.unprivileged)
+    assert (another.status, "only root" in another.stderr) == (4, True), another.stderr
 
 
 @ON_ALL

@@ -7,6 +7,7 @@ import click
 from vfioctl.cli import messages
 from vfioctl.cli.containers import CONTAINER
 from vfioctl.cli.session import Session
+from vfioctl.errors import PermissionDenied
 
 
 @click.command(
@@ -18,7 +19,8 @@ Examples:
 
 \b
 Exit status:
-  That of CMD; 126 when it cannot be executed, 127 when there is no such command.""",
+  That of CMD; 126 when it cannot be executed, 127 when there is no such command; 4 another user than root asks
+  for --user.""",
 )
 @click.argument("name", metavar="NAME", type=CONTAINER)
 @click.argument("words", metavar="-- CMD [ARG]...", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -58,6 +60,10 @@ def command(
     account = None
     if user is not None or os.geteuid() == 0:
         account = run.borrower(user or caller(os.environ, read("/proc/self/loginuid"), os.getuid()))
+        if os.geteuid() not in (0, account.uid):
+            raise PermissionDenied("only root may run a program as another user", hint="leave --user out")
+        if os.geteuid() != 0:  # it is the caller's anyway
+            account = None
     limit = None if memlock is None else parse_size(memlock)
     found = resolve_all(session, session.snapshot(devices), devices) if devices else []
     with named.connected(machine, name) as client:
