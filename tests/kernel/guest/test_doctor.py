@@ -196,6 +196,20 @@ def test_no_iommu(vfioctl: Vfioctl, roles: Roles) -> None:
     assert set(found(vfioctl("doctor", roles["nic_a"], "-J"))) == {"no-iommu"}
 
 
+@pytest.mark.machine("iommu-off")
+def test_an_iommu_that_the_command_line_keeps_off(vfioctl: Vfioctl, roles: Roles) -> None:
+    modprobe("vfio-pci", "vfio_iommu_type1")
+    for subjects in ((), (roles["nic_a"],)):
+        fault = found(vfioctl("doctor", *subjects, "-J"))["no-iommu"]
+        assert (fault["severity"], "DMAR" in fault["detail"]) == ("error", True)
+        assert "intel_iommu=off" in fault["evidence"][0]["value"]
+        assert fault["cure"] == "take intel_iommu=off off the kernel command line and boot again"
+    empty = vfioctl("list-groups", "-J")
+    assert (empty.json["groups"], fault["cure"] in empty.stderr) == ([], True)
+    (would,) = vfioctl("explain", roles["mf1"], "-J").json["explanations"]
+    assert (would["group"], set(would["devices"])) == (None, {roles["mf0"], roles["mf1"]})
+
+
 @pytest.mark.machine("no-intremap")
 def test_interrupts_that_are_not_isolated(vfioctl: Vfioctl, vfio_pci: Path, roles: Roles) -> None:
     for subjects in ((), (roles["nic_a"],)):

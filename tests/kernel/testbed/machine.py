@@ -136,6 +136,8 @@ RMRR = pc(
     tables={acpi.OVERRIDE_PATH: acpi.dmar(2, 0, RMRR_BASE, RMRR_SIZE)},
 )
 NO_IOMMU = pc("no-iommu", iommu=None)
+# There is an IOMMU, and nobody has told the kernel to use it.
+IOMMU_OFF = pc("iommu-off", kernels=("7.2",), kernel_options=("intel_iommu=off",))
 NO_INTREMAP = pc("no-intremap", iommu="intel-iommu,intremap=off,caching-mode=on")
 
 SMALL_PARTS = tuple(part for part in STANDARD_PARTS if part.role in {"edu", "disk", "port_a", "port_nvme"})
@@ -158,5 +160,5 @@ VIRTIO_IOMMU = pc(
 
 MACHINES = {
     machine.name: machine
-    for machine in (STANDARD, RMRR, NO_IOMMU, NO_INTREMAP, AMD_VI, VIRTIO_IOMMU, *FOREIGN)
+    for machine in (STANDARD, RMRR, NO_IOMMU, IOMMU_OFF, NO_INTREMAP, AMD_VI, VIRTIO_IOMMU, *FOREIGN)
 }
