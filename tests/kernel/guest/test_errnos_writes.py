@@ -17,6 +17,7 @@ from tests.kernel.guest.sysfs import (
     give,
     group_of,
     need_driver,
+    probe,
     remove_modules,
     take_back,
     unbind,
@@ -96,17 +97,25 @@ def as_nobody() -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_devices_that_a_driver_does_not_take(vfio_pci: Path, roles: Roles) -> None:
-    bridge, edu, nvme = roles["plain_bridge"], roles["mf0"], roles["nvme"]
+@pytest.fixture
+def nvme(roles: Roles) -> str:
+    """The disk with its host driver, which other tests may have taken from it."""
+    need_driver("nvme")
+    if driver_of(roles["nvme"]) is None:
+        probe(roles["nvme"])
+    assert driver_of(roles["nvme"]) == "nvme"
+    return roles["nvme"]
+
+
+def test_devices_that_a_driver_does_not_take(vfio_pci: Path, roles: Roles, nvme: str) -> None:
+    bridge, edu = roles["plain_bridge"], roles["mf0"]
     with steered(bridge, "vfio-pci"):
         bind("vfio-pci", bridge, "EINVAL", "bridge", "--leave-unbound", **{"class": "0x060400"})
     with steered(edu, "none"):
         bind("vfio-pci", edu, "ENODEV", "kernel", "driver_override", driver_override="none")
-    need_driver("nvme")
     bind("nvme", edu, "ENODEV", "kernel", "--to NAME", vendor="0x1234", device="0x11e8")
     bind("vfio-pci", "0000:ff:1f.7", "ENODEV", "no-such-device", "list-devices")
     bind("no-such", edu, "ENOENT", "no-driver", "modprobe no-such")
-    assert driver_of(nvme) == "nvme"
     override = PCI / nvme / "driver_override"
     override.write_text("vfio-pci")  # or it would not match, and so be ENODEV
     bind("vfio-pci", nvme, "EBUSY", "busy", "--leave-unbound", driver="nvme")
@@ -144,13 +153,12 @@ def test_a_group_in_use(roles: Roles) -> None:
         error = bind("e1000", sibling, "EBUSY", "group-busy", f"vfioctl holders {sibling}")
         assert node in [each["file"] for each in error.details["evidence"]]
         assert f"process {holder}" in error.message
-        probe = Write("/sys/bus/pci/drivers_probe", sibling)
-        error = refused(probe, f"pci/{sibling}", "EINVAL", "group-busy", f"vfioctl holders {sibling}")
+        probing = Write("/sys/bus/pci/drivers_probe", sibling)
+        error = refused(probing, f"pci/{sibling}", "EINVAL", "group-busy", f"vfioctl holders {sibling}")
         assert f"process {holder}" in error.message
 
 
-def test_virtual_functions(vfio_pci: Path, roles: Roles) -> None:
-    nvme = roles["nvme"]
+def test_virtual_functions(vfio_pci: Path, nvme: str) -> None:
     numvfs = PCI / nvme / "sriov_numvfs"
     autoprobe = PCI / nvme / "sriov_drivers_autoprobe"
     write(nvme, "sriov_numvfs", "x", "EINVAL", "kernel", "sriov_totalvfs")
