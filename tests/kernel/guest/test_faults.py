@@ -35,8 +35,8 @@ Record = Callable[[str, object], None]
 
 KILL = "signal=SIGKILL"
 #: Of so many cases one is tried here.
-SHARE = 1 if os.environ.get("VFIOCTL_TESTS_SWEEP") == "all" else 4
-LONG = 3600.0 / SHARE  # seconds
+SHARE = 1 if os.environ.get("VFIOCTL_TESTS_SWEEP") == "all" else 8
+LONG = 3600.0 if SHARE == 1 else 900.0  # seconds
 #: What goes before the rename that makes a record count, and what goes after the unlink that ends it.
 RECORDING = (
     "mkdir",
