@@ -4,6 +4,7 @@ a user who may not read the registers."""
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.kernel.guest.conftest import Vfioctl
-from tests.kernel.guest.sysfs import GROUPS, PCI, group_of
+from tests.kernel.guest.sysfs import GROUPS, PCI, driver_of, group_of, modprobe, probe, unbind
 from vfioctl.policy import pci_config
 
 Roles = Mapping[str, str]
@@ -34,6 +35,24 @@ def codes(explanation: Mapping[str, Any]) -> dict[str, str]:
     return {reason["address"]: reason["code"] for reason in explanation["reasons"]}
 
 
+@pytest.fixture
+def virtual_functions(roles: Roles) -> Iterator[list[str]]:
+    """Two of the NVMe disk."""
+    address = roles["nvme"]
+    modprobe("nvme")
+    if driver_of(address) is None:
+        probe(address)
+    until = time.monotonic() + 60
+    while driver_of(address) != "nvme":  # it is probed asynchronously
+        assert time.monotonic() < until, "nvme has not taken its device"
+        time.sleep(0.1)
+    (PCI / address / "sriov_drivers_autoprobe").write_text("0")
+    (PCI / address / "sriov_numvfs").write_text("2")
+    yield sorted(os.readlink(link).rpartition("/")[2] for link in (PCI / address).glob("virtfn*"))
+    (PCI / address / "sriov_numvfs").write_text("0")
+    unbind(address)
+
+
 @contextmanager
 def acs_off(port: str) -> Iterator[None]:
     """What setpci does for those who want to let devices talk to each other."""
@@ -50,6 +69,25 @@ def acs_off(port: str) -> Iterator[None]:
             yield
         finally:
             os.pwrite(registers.fileno(), before, at)
+
+
+def test_vt_d(vfioctl: Vfioctl, roles: Roles, virtual_functions: list[str]) -> None:
+    explanations = groups_explained(vfioctl)
+    assert len(virtual_functions) == 2
+    for virtual in virtual_functions:
+        assert codes(explanations[group_of(virtual)]) == {virtual: "separate"}
+    conventional = codes(explanations[group_of(roles["conv_nic"])])
+    assert conventional == {
+        roles["conv_bridge"]: "separate", roles["conv_edu0"]: "bridge-alias", roles["conv_edu1"]: "bridge-alias",
+        roles["conv_nic"]: "bridge-alias",
+    }  # fmt: skip
+    assert codes(explanations[group_of(roles["mf1"])]) == {
+        roles["mf0"]: "separate",
+        roles["mf1"]: "multifunction",
+    }
+    (below,) = (r for r in explanations[group_of(roles["xhci"])]["reasons"] if r["address"] == roles["xhci"])
+    assert (below["code"], below["bridge"]) == ("no-acs", roles["switch_down0"])
+    assert all(each["isolation"]["real"] for each in explanations.values())
 
 
 def test_acs_that_is_turned_off_later(vfioctl: Vfioctl, roles: Roles) -> None:
