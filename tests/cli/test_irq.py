@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.command import Result, run_command
+from tests.fakes.descriptors import alone
 from tests.fakes.device import FakeClient, FakeDevice, FakeIrq, open_for_commands
 from tests.fakes.machine import FakeMachine
 from tests.fakes.topology import ROLES, SMALL, boot
@@ -56,6 +57,7 @@ def test_list(vfioctl: Vfioctl) -> None:
     assert [irq["name"] for irq in vfioctl("list", "-a", "-J").json["irqs"]][2] == "msix"
 
 
+@alone
 def test_enable_wait_disable(vfioctl: Vfioctl, device: FakeDevice, client: FakeClient) -> None:
     before = len(os.listdir("/proc/self/fd"))
     found = vfioctl("enable", "msi", "--vectors", "3", "-J")

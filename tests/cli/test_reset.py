@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.command import Result, run_command
+from tests.fakes.descriptors import alone
 from tests.fakes.device import READ, FakeClient, FakeDevice, FakeRegion, open_for_commands
 from tests.fakes.machine import FakeMachine
 from tests.fakes.topology import ROLES, boot
@@ -100,6 +101,7 @@ def test_the_scope_is_joined_with_what_is_known(slot: Slot) -> None:
     assert slot.device.resets == 0 and slot.shown == []
 
 
+@alone
 def test_the_slot_when_all_of_it_is_held(slot: Slot) -> None:
     assert run_command(slot.machine, "bind", MF1).status == 0
     before = len(os.listdir("/proc/self/fd"))

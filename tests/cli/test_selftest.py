@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.command import Result, run_command
+from tests.fakes.descriptors import alone
 from tests.fakes.device import MMAP, READ, WRITE, FakeClient, FakeDevice, FakeRegion, open_for_commands
 from tests.fakes.machine import FakeMachine
 from tests.fakes.topology import ROLES, SMALL, boot
@@ -100,6 +101,7 @@ def verdicts(checks: dict[str, dict[str, Any]]) -> dict[str, str]:
     return {step: check["verdict"] for step, check in checks.items()}
 
 
+@alone
 def test_all_is_well(bench: Bench) -> None:
     before = len(os.listdir("/proc/self/fd"))
     status, checks = bench.run()

@@ -11,6 +11,7 @@ import os
 import struct
 from collections.abc import Callable
 
+from tests.fakes.descriptors import targets
 from tests.host import fake_spapr
 from tests.host.fake_spapr import SpaprContainer
 from vfioctl.host.ioctl import CallError
@@ -71,14 +72,7 @@ class FakeVfio:
 
     def left_open(self) -> list[int]:
         """The descriptors that nobody has closed."""
-        found = []
-        for name in os.listdir("/proc/self/fd"):
-            try:
-                if NAME in os.readlink(f"/proc/self/fd/{name}"):
-                    found.append(int(name))
-            except FileNotFoundError:
-                continue
-        return found
+        return [fd for fd, target in targets().items() if NAME in target]
 
     def reap(self) -> None:
         """What the kernel does when descriptors are closed."""

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.fakes.descriptors import alone
 from vfioctl.host import channel
 from vfioctl.host.channel import HEADER, LONGEST, MAGIC, Channel, Malformed, Message
 
@@ -123,6 +124,7 @@ def test_what_is_no_message_is_refused(packets: list[bytes]) -> None:
     reader.close()
 
 
+@alone
 def test_descriptors_of_what_is_refused_are_closed() -> None:
     one, two = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     reader = Channel(two)

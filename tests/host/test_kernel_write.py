@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.descriptors import alone
 from vfioctl.errors import DeadlinePassed, ExitStatus
 from vfioctl.host import kernel_write
 
@@ -65,6 +66,7 @@ def test_the_deadline(tmp_path: Path) -> None:
     os.wait()
 
 
+@alone
 def test_no_descriptor_is_left(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.touch()

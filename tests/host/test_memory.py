@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.descriptors import targets
 from vfioctl.host import memory
 from vfioctl.host.ioctl import CallError
 from vfioctl.host.memory import ANONYMOUS, HugePages, Memlock, Source, file_facts, hugepages, make, source
@@ -177,14 +178,7 @@ def test_facts_of_files(tmp_path: Path) -> None:
 
 def assert_nothing_open() -> None:
     """No descriptor of memory is left."""
-    links = [
-        os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if int(fd) > 2 and exists(fd)
-    ]
-    assert not [link for link in links if link.startswith("/memfd:vfioctl") or link == "/proc/self/mem"]
-
-
-def exists(fd: str) -> bool:
-    return os.path.lexists(f"/proc/self/fd/{fd}")
+    assert not [t for t in targets().values() if t.startswith("/memfd:vfioctl") or t == "/proc/self/mem"]
 
 
 def test_pools_of_huge_pages(tmp_path: Path) -> None:

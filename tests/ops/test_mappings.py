@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.descriptors import targets
 from tests.host.fake_vfio import FakeVfio, Group
 from vfioctl.errors import KernelRefusal, NotFound, UsageError, VfioctlError
 from vfioctl.host import memory, vfio
@@ -42,16 +43,7 @@ def here(fake: FakeVfio) -> Iterator[Mappings]:
     with Container() as container:
         container.add([Member(IommuGroup(26), State(group=26))])
         yield container.mappings
-    assert not [
-        link
-        for link in map(os.readlink, descriptors())
-        if link.startswith("/memfd:vfioctl") and "fake" not in link
-    ]
-
-
-def descriptors() -> list[str]:
-    found = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
-    return [path for path in found if os.path.lexists(path)]
+    assert not [t for t in targets().values() if t.startswith("/memfd:vfioctl") and "fake" not in t]
 
 
 def mapped(fake: FakeVfio) -> dict[int, int]:
