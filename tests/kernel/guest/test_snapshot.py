@@ -32,7 +32,7 @@ from vfioctl.host.holders import Found
 
 Roles = Mapping[str, str]
 Keep = Callable[[str, object], None]
-pytestmark = pytest.mark.deadline(300)
+pytestmark = pytest.mark.deadline(500)
 
 #: What is read that is not the host's, or that a snapshot has recorded in another way: processes, and the library.
 NOT_FILES = re.compile(r"proc/(self|\d+)(/.*)?|dev/null|run/testbed.*|run/tmp.*")
@@ -64,7 +64,10 @@ def compare(
     vfioctl: Vfioctl, scratch: Path, subjects: tuple[str, ...], keep: Keep, machine: str, **setting: Any
 ) -> Any:
     """Takes a snapshot, and looks at the machine and at what was in the archive; the answer of snapshot."""
-    lines = [*command_lines(subjects, more=False), *(("list-devices", "--names", "-J"),)]
+    lines = [*command_lines(subjects, more=False), ("list-devices", "--names", "-J")]
+    if setting:  # what one user may read that another may not
+        names = ("list-groups", "show", "tree", "impact", "holders", "doctor")
+        lines = [line for line in lines if line[0] in names]
     before = ask(lines, **setting)
     name = "user" if setting else "root"
     whole, public = scratch / f"{name}.tar.gz", scratch / f"{name}-public.tar.gz"
@@ -82,15 +85,10 @@ def compare(
 
     # Without secrets: the same bytes of what has none, and the same findings.
     assert vfioctl("snapshot", "-o", public, **setting).status == 0
-    plain = [
-        ("list-groups", "-J"),
-        ("list-devices", "-J"),
-        ("check-viable", *subjects, "-J"),
-        ("explain", "-J"),
-    ]
+    plain = [line for line in lines if line[0] in ("list-groups", "list-devices", "tree", "check-viable")]
     redacted = ask([*plain, ("impact", *subjects, "-J")], public)
-    assert {line: redacted[line] for line in map(" ".join, plain) if line in before} == {
-        line: before[line] for line in map(" ".join, plain) if line in before
+    assert {line: redacted[line] for line in map(" ".join, plain)} == {
+        line: before[line] for line in map(" ".join, plain)
     }
     (live,) = ask([("impact", *subjects, "-J")], **setting).values()
     (_, *_, replayed) = redacted.values()
@@ -141,14 +139,11 @@ def test_a_host_in_use(
     try:
         node = vfio.group_path(group_of(edu))
         with process(open_node(node)), process(lambda: os.open(disk, os.O_RDONLY)):
-            taken = compare(vfioctl, scratch, (edu, nic, "nvme0n1"), record_property, machine)
+            taken = compare(vfioctl, scratch, (edu, "nvme0n1"), record_property, machine)
             assert (taken["silent"], taken["redacted"]) == ([], None)
             assert taken["bytes"] < 200_000
-            user = compare(
-                vfioctl, scratch, (nic, roles["disk"]), record_property, machine, user=vfioctl.unprivileged
-            )
-            assert "/proc/1/mountinfo" in user["forbidden"]
-        assert not_taken((edu, nic, roles["disk"])) == []
+            compare(vfioctl, scratch, (nic,), record_property, machine, user=vfioctl.unprivileged)
+        assert not_taken((nic,)) == []
     finally:
         subprocess.run(["ip", "link", "set", name, "down"], check=True)
         assert vfioctl("unbind", edu).status == 0
