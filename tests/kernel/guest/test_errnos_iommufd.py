@@ -147,7 +147,8 @@ def test_mappings_without_a_device(iommu: int, buffer: Memory) -> None:
     ):
         refused(call, name, code, iommufd.ioas_map, iommu, *arguments)
     iommufd.ioas_allow_iovas(iommu, ioas, [(MIB, MIB + 16 * PAGE - 1)])
-    iommufd.ioas_map(iommu, ioas, here, 12 * PAGE, RW)
+    # At its place, for one that iommufd chooses is aligned as the memory is, of which mmap decides.
+    iommufd.ioas_map(iommu, ioas, here, 12 * PAGE, RW, MIB + 4 * PAGE)
     refused(call, "ENOSPC", "iova-out-of-range", iommufd.ioas_map, iommu, ioas, here, PAGE, RW)
     assert iommufd.ioas_unmap_all(iommu, ioas) == 16 * PAGE
     assert iommufd.ioas_unmap_all(iommu, ioas) == 0
