@@ -6,7 +6,9 @@ Refusals to map are in test_dma_backend.py and the contract of tests/ops; those 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import UUID
@@ -366,6 +368,40 @@ def test_resets(roles: Roles) -> None:
 
 def open_and_close(group: int, name: str) -> None:
     os.close(vfio.group_get_device_fd(group, name))
+
+
+@contextmanager
+def reset_over_and_over(address: str) -> Iterator[None]:
+    """Somebody resets the device through sysfs, which takes its lock, while the block runs."""
+    child = os.fork()
+    if child == 0:
+        try:
+            while True:
+                (PCI / address / "reset").write_text("1")
+        finally:
+            os._exit(1)
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def until_refused(call: Callable[..., object], *arguments: object) -> None:
+    """Calls until it is refused, for half a minute at most."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        call(*arguments)
+
+
+@pytest.mark.usefixtures("lent")
+def test_a_device_that_somebody_resets_is_locked(roles: Roles) -> None:
+    """The kernel does not wait for the lock."""
+    nic = roles["nic_a"]
+    with in_container(group_of(nic)) as (_, (group,)), reset_over_and_over(nic):
+        refused("VFIO_GROUP_GET_DEVICE_FD", "EAGAIN", "busy", until_refused, open_and_close, group, nic)
+    with open_device(nic) as (device, _), reset_over_and_over(nic):
+        refused("VFIO_DEVICE_RESET", "EAGAIN", "busy", until_refused, vfio_reset.device_reset, device)
 
 
 def test_a_virtual_function_takes_a_token(vfio_pci: Path, roles: Roles) -> None:
