@@ -17,6 +17,8 @@ from tests.kernel.testbed.command import Result
 
 Roles = Mapping[str, str]
 pytestmark = pytest.mark.deadline(240)
+#: What is found in files is found in the same files on both kernels.
+ON_ONE = pytest.mark.kernels("7.2")
 UNSAFE = Path("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts")
 RULES = Path("/etc/modprobe.d/planted.conf")
 
@@ -83,6 +85,7 @@ def test_a_device_that_can_be_assigned(vfioctl: Vfioctl, roles: Roles, cured: No
     assert (finding["code"], finding["severity"]) == ("no-reset", "warning")
 
 
+@ON_ONE
 def test_who_is_not_root_sees_as_much(vfioctl: Vfioctl, cured: None) -> None:
     """Of the processes of others less, and it may lock little memory."""
     result = vfioctl("doctor", "-J", user=Vfioctl.unprivileged)
@@ -100,6 +103,7 @@ def planted(path: Path, text: str) -> Iterator[None]:
         path.unlink() if before is None else path.write_text(before)
 
 
+@ON_ONE
 def test_unsafe_interrupts(vfioctl: Vfioctl, roles: Roles, cured: None) -> None:
     with planted(UNSAFE, "Y"):
         fault = found(vfioctl("doctor", "-J"))["unsafe-interrupts"]
@@ -112,6 +116,7 @@ def test_unsafe_interrupts(vfioctl: Vfioctl, roles: Roles, cured: None) -> None:
         assert fault["evidence"][0]["file"] == str(RULES)
 
 
+@ON_ONE
 def test_memory_that_may_not_be_locked(vfioctl: Vfioctl, cured: None) -> None:
     with subprocess.Popen(["sleep", "60"], user=65534, group=65534) as process:
         try:
@@ -134,6 +139,7 @@ def test_memory_that_may_not_be_locked(vfioctl: Vfioctl, cured: None) -> None:
     assert vfioctl("doctor", "--pid", 4194300).status == 3
 
 
+@ON_ONE
 def test_a_node_that_is_open_to_everybody(vfioctl: Vfioctl, roles: Roles, cured: None) -> None:
     edu = roles["edu"]
     node = Path(f"/dev/vfio/{group_of(edu)}")
@@ -150,6 +156,7 @@ def test_a_node_that_is_open_to_everybody(vfioctl: Vfioctl, roles: Roles, cured:
     assert vfioctl("unbind", edu).status == 0
 
 
+@ON_ONE
 def test_ids_that_take_a_twin(vfioctl: Vfioctl, roles: Roles, cured: None) -> None:
     """vfio-pci really takes both: what the finding says is tried."""
     twins = [roles["nic_a"], roles["nic_b"]]
@@ -167,6 +174,7 @@ def test_ids_that_take_a_twin(vfioctl: Vfioctl, roles: Roles, cured: None) -> No
     modprobe("vfio-pci")
 
 
+@ON_ONE
 def test_a_module_that_is_missing(vfioctl: Vfioctl, roles: Roles, cured: None) -> None:
     listing = Path("/lib/modules", Path("/proc/sys/kernel/osrelease").read_text().strip(), "modules.dep")
     kept = [line for line in listing.read_text().splitlines(keepends=True) if "vfio-pci.ko" not in line]
