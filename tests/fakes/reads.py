@@ -13,7 +13,8 @@ from unittest import mock
 
 from vfioctl.host.extent import Collected
 
-#: Functions of os that look at a path; open and listdir stand for what reads, the others for what asks.
+#: Functions of os that look at a path. One that lstat alone is asked about counts only if it is a link: else it was one
+#: part of a longer path, or one of many entries of which some are links.
 _FUNCTIONS = ("open", "stat", "lstat", "readlink", "access", "listdir", "scandir")
 
 
@@ -27,16 +28,17 @@ class Reads:
     @property
     def paths(self) -> set[str]:
         data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
-        return {os.fsdecode(line) for line in data.split(b"\0") if line}
+        asked = [os.fsdecode(line).partition(" ") for line in data.split(b"\0") if line]
+        return {path for name, _, path in asked if name != "lstat" or os.path.islink(path)}
 
-    def note(self, path: Any, dir_fd: int | None) -> None:
+    def note(self, name: str, path: Any, dir_fd: int | None) -> None:
         if isinstance(path, int):
             path = self._readlink(f"/proc/self/fd/{path}")
         text = os.fsdecode(path)
         if not text.startswith("/"):
             above = os.getcwd() if dir_fd is None else self._readlink(f"/proc/self/fd/{dir_fd}")
             text = f"{above}/{text}"
-        os.write(self._fd, os.fsencode(text) + b"\0")
+        os.write(self._fd, os.fsencode(f"{name} {text}") + b"\0")
 
 
 @contextmanager
@@ -45,9 +47,9 @@ def noted() -> Iterator[Reads]:
     with tempfile.NamedTemporaryFile() as file:
         reads = Reads(file.name)
 
-        def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrap(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             def asked(path: Any = ".", *args: Any, dir_fd: int | None = None, **more: Any) -> Any:
-                reads.note(path, dir_fd)
+                reads.note(name, path, dir_fd)
                 if dir_fd is not None:
                     more["dir_fd"] = dir_fd
                 return function(path, *args, **more)
@@ -56,8 +58,8 @@ def noted() -> Iterator[Reads]:
 
         with contextlib.ExitStack() as patches:
             for name in _FUNCTIONS:
-                patches.enter_context(mock.patch.object(os, name, wrap(getattr(os, name))))
-            patches.enter_context(mock.patch.object(builtins, "open", wrap(builtins.open)))
+                patches.enter_context(mock.patch.object(os, name, wrap(name, getattr(os, name))))
+            patches.enter_context(mock.patch.object(builtins, "open", wrap("open", builtins.open)))
             yield reads
 
 

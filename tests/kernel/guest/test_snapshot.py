@@ -34,8 +34,11 @@ Roles = Mapping[str, str]
 Keep = Callable[[str, object], None]
 pytestmark = pytest.mark.deadline(500)
 
-#: What is read that is not the host's, or that a snapshot has recorded in another way: processes, and the library.
-NOT_FILES = re.compile(r"proc/(self|\d+)(/.*)?|dev/null|run/testbed.*|run/tmp.*")
+#: What is not the host's (the test's own files), what a snapshot has recorded in another way (processes), and a link
+#: among those of an NVMe subsystem that leads to no controller.
+NOT_FILES = re.compile(
+    r"proc/(self|\d+)(/.*)?|dev/null|run/(testbed|tmp).*|sys/devices/virtual/nvme-subsystem/[^/]+/subsystem"
+)
 PLACES = ("sys/", "proc/", "run/", "dev/", "boot/", "lib/modules/", "etc/modprobe.d/", "etc/driverctl.d/")
 
 
