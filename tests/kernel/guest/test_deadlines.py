@@ -16,13 +16,16 @@ from tests.kernel.guest.conftest import Vfioctl
 from tests.kernel.guest.sysfs import (
     PCI,
     driver_of,
+    give,
     group_of,
     modprobe,
     override_of,
     probe,
     remove_modules,
+    take_back,
     unbind,
 )
+from tests.kernel.guest.watched import watch
 from vfioctl.host import vfio
 from vfioctl.host.machine import Machine
 from vfioctl.uapi import vfio as uapi
@@ -143,7 +146,7 @@ def virtual_functions(address: str) -> list[str]:
     return [os.readlink(link).rpartition("/")[2] for link in links]
 
 
-def test_a_device_whose_lock_the_kernel_holds(vfioctl: Vfioctl, nvme: str) -> None:
+def test_a_device_whose_lock_the_kernel_holds(vfioctl: Vfioctl, roles: Mapping[str, str], nvme: str) -> None:
     """sriov_numvfs waits, with the lock of the physical function, for the user of a virtual one."""
     (PCI / nvme / "sriov_numvfs").write_text("1")
     (vf,) = virtual_functions(nvme)
@@ -162,6 +165,13 @@ def test_a_device_whose_lock_the_kernel_holds(vfioctl: Vfioctl, nvme: str) -> No
         refused = vfioctl("bind", nvme, "-J")
         assert refused.status == 6, refused.stderr
         assert refused.json_error["code"] == "being-changed"
+        edu = roles["edu"]
+        with watch(vfioctl, edu, "--interval", 60) as seen:
+            give(edu, "vfio-pci")
+            seen.find("bound", address=edu)
+            take_back(edu)
+            seen.find("unbound", address=edu)
+        assert vfioctl("wait", nvme, "--gone", "--timeout", 1, deadline=30).status == 124
         assert os.waitpid(writer, os.WNOHANG) == (0, 0)
     assert os.waitpid(writer, 0)[1] == 0
     assert virtual_functions(nvme) == []

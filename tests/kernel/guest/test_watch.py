@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,14 +15,15 @@ from tests.kernel.guest.conftest import Vfioctl
 from tests.kernel.guest.sysfs import PCI, give, group_of, need_driver, take_back
 from tests.kernel.guest.test_holders import device_alone, open_node, process
 from tests.kernel.guest.test_host_driver import wait_for
-from tests.kernel.guest.watched import listening, watch
+from tests.kernel.guest.watched import SECONDS, listening, watch
+from tests.kernel.testbed.command import Running
 from tests.kernel.testbed.qmp import Qmp
 from tests.kernel.testbed.udevd import Udevd
 from vfioctl.host import vfio
 
 NOBODY = 65534
 
-pytestmark = [pytest.mark.deadline(240), pytest.mark.kernels("7.2")]
+pytestmark = pytest.mark.deadline(240)
 
 
 @pytest.fixture
@@ -117,6 +120,51 @@ def test_hot_plug(vfioctl: Vfioctl, roles: Mapping[str, str], qmp: Qmp) -> None:
         assert [state["group"] for state in gone.json["results"]] == [None, None]
 
 
+def test_a_flood(vfioctl: Vfioctl, roles: Mapping[str, str], edu: str) -> None:
+    """More events than the socket holds: some are lost, and no state is."""
+    with watch(vfioctl, edu, "--interval", 600, "--events", "bound,unbound") as seen:
+        pid = seen.running.pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            flood(roles, 1000)
+            for _ in range(3):
+                give(edu, "vfio-pci")
+                take_back(edu)
+            give(edu, "vfio-pci")
+            lost = drops(pid)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert lost > 0, Path("/proc/net/netlink").read_text()
+        seen.find("bound", address=edu, after="vfio-pci")
+        # And while it looks.
+        for _ in range(3):
+            take_back(edu)
+            flood(roles)
+            give(edu, "vfio-pci")
+            flood(roles)
+        take_back(edu)
+        flood(roles)
+        until = time.monotonic() + SECONDS
+        while seen.events()[-1]["event"] != "unbound":
+            assert time.monotonic() < until, seen.events()
+            time.sleep(0.05)
+        drivers = [(event["before"], event["after"]) for event in seen.events()]
+        assert drivers == [(None, "vfio-pci"), ("vfio-pci", None)] * (len(drivers) // 2)
+
+
+def flood(roles: Mapping[str, str], count: int = 200) -> None:
+    """So many events of another device, which nothing happens to."""
+    with open(PCI / roles["vga"] / "uevent", "wb", buffering=0) as file:
+        for _ in range(count):
+            file.write(b"add")
+
+
+def drops(pid: int) -> int:
+    """How often the process's socket for the kernel's events (protocol 15) was full."""
+    lines = [line.split() for line in Path("/proc/net/netlink").read_text().splitlines()[1:]]
+    return sum(int(line[8]) for line in lines if line[1] == "15" and line[2] == str(pid))
+
+
 def test_until_it_is_released(vfioctl: Vfioctl, edu: str) -> None:
     give(edu, "vfio-pci")
     group = group_of(edu)
@@ -163,3 +211,37 @@ def test_a_node_that_udev_has_done_with(vfioctl: Vfioctl, edu: str, udevd: Udevd
     assert result.status == 0, result.stderr
     assert result.stdout == f"/dev/vfio/{group_of(edu)} 12:0 0640\n"
     assert vfioctl("wait", edu, "--usable", "-q", "--timeout", 0).status == 0
+
+
+def test_how_it_ends(vfioctl: Vfioctl, edu: str) -> None:
+    def start(*arguments: object) -> Running:
+        return listening(vfioctl.start("-v", "watch", "--interval", 60, *arguments))
+
+    interrupted = start()
+    os.kill(interrupted.pid, signal.SIGINT)
+    assert interrupted.wait().status == 130
+    fewer = vfioctl("watch", edu, "--count", 1, "--timeout", 0.5, "-J")
+    assert (fewer.status, fewer.json_error["code"]) == (124, "too-few-events")
+    assert vfioctl("watch", edu, "--timeout", 0.5).status == 0
+    initial = vfioctl("watch", "--initial", "--timeout", 0, "--events", "device-added", "-n", "-o", "device")
+    assert sorted(initial.stdout.split()) == sorted(os.listdir(PCI))
+    on_terminal = vfioctl("watch", edu, "--initial", "--timeout", 0, tty=True)
+    lines = on_terminal.stdout.splitlines()
+    assert lines[0].split() == ["CLOCK", "EVENT", "GROUP", "DEVICE", "BEFORE", "AFTER"]
+    assert f"device-added      {group_of(edu)}" in on_terminal.stdout
+    # Nobody reads any more, and nothing happens.
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.dup2(writing, 1)
+            os.close(reading)
+            os.close(writing)
+            os.execv(sys.executable, [sys.executable, "-m", "vfioctl", "watch", "--interval", "60"])
+        finally:
+            os._exit(1)
+    os.close(writing)
+    time.sleep(3)  # long enough for it to start, mostly: it ends so in any case
+    assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+    os.close(reading)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 141
