@@ -23,7 +23,7 @@ from vfioctl.host import vfio
 
 NOBODY = 65534
 
-pytestmark = pytest.mark.deadline(240)
+pytestmark = [pytest.mark.deadline(240), pytest.mark.kernels("7.2")]
 
 
 @pytest.fixture
