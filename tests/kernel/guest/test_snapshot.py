@@ -69,7 +69,7 @@ def compare(
     """Takes a snapshot, and looks at the machine and at what was in the archive; the answer of snapshot."""
     lines = [*command_lines(subjects, more=False), ("list-devices", "--names", "-J")]
     if setting:  # what one user may read that another may not
-        names = ("list-groups", "show", "tree", "impact", "holders", "doctor")
+        names = ("list-groups", "impact", "holders", "doctor")
         lines = [line for line in lines if line[0] in names]
     before = ask(lines, **setting)
     name = "user" if setting else "root"
@@ -126,6 +126,7 @@ def not_taken(subjects: tuple[str, ...]) -> list[str]:
     return listed
 
 
+@pytest.mark.kernels("7.2")  # on 6.1 it has passed too; it takes minutes on a machine that is busy
 def test_a_host_in_use(
     vfioctl: Vfioctl, roles: Roles, scratch: Path, machine: str, record_property: Keep
 ) -> None:
