@@ -40,10 +40,11 @@ die() {
     exit 1
 }
 
-# The newest python3 that is new enough and can make a virtual environment; prints nothing if there is none.
+# A python3 that is new enough and can make a virtual environment; prints nothing if there is none. The distribution's
+# comes first: it is built to be fast, and half of what an emulated machine does is to run it.
 find_python() {
     local candidate
-    for candidate in python3 python3.14 python3.13 python3.12 python3.11 /usr/bin/python3; do
+    for candidate in /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do
         if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             "$candidate" -c 'import sys; print(sys.executable)'
             return

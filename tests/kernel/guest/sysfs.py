@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +57,17 @@ def unbind(address: str) -> None:
 def probe(address: str) -> None:
     """Lets the kernel look for a driver."""
     Path("/sys/bus/pci/drivers_probe").write_text(address)
+
+
+def on_host_driver(address: str, driver: str) -> None:
+    """Has the device on its host driver, from which another test may have taken it; AssertionError after a minute."""
+    need_driver(driver)
+    if driver_of(address) is None:
+        probe(address)
+    until = time.monotonic() + 60
+    while driver_of(address) != driver:  # some are probed asynchronously
+        assert time.monotonic() < until, f"{driver} has not taken {address}"
+        time.sleep(0.05)
 
 
 def give(address: str, driver: str) -> None:

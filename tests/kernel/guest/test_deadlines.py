@@ -19,8 +19,8 @@ from tests.kernel.guest.sysfs import (
     give,
     group_of,
     modprobe,
+    on_host_driver,
     override_of,
-    probe,
     remove_modules,
     take_back,
     unbind,
@@ -127,14 +127,11 @@ def test_a_modprobe_that_never_ends(vfioctl: Vfioctl, roles: Mapping[str, str], 
 @pytest.fixture
 def nvme(vfioctl: Vfioctl, roles: Mapping[str, str]) -> Iterator[str]:
     """A physical function on its host driver, without virtual functions."""
-    modprobe("nvme", "vfio-pci", "vfio_iommu_type1")
+    modprobe("vfio-pci", "vfio_iommu_type1")
     address = roles["nvme"]
-    if driver_of(address) is None:
-        probe(address)
-    wait_until("nvme has not taken its device", lambda: driver_of(address) == "nvme")
-    (PCI / address / "sriov_drivers_autoprobe").write_text(
-        "0"
-    )  # nvme gives up on a virtual one after a while
+    on_host_driver(address, "nvme")
+    # nvme gives up on a virtual one after a while
+    (PCI / address / "sriov_drivers_autoprobe").write_text("0")
     yield address
     if (PCI / address / "sriov_numvfs").read_text().strip() != "0":
         (PCI / address / "sriov_numvfs").write_text("0")

@@ -17,7 +17,7 @@ from tests.kernel.guest.sysfs import (
     give,
     group_of,
     need_driver,
-    probe,
+    on_host_driver,
     remove_modules,
     take_back,
     unbind,
@@ -100,10 +100,7 @@ def as_nobody() -> Iterator[None]:
 @pytest.fixture
 def nvme(roles: Roles) -> str:
     """The disk with its host driver, which other tests may have taken from it."""
-    need_driver("nvme")
-    if driver_of(roles["nvme"]) is None:
-        probe(roles["nvme"])
-    assert driver_of(roles["nvme"]) == "nvme"
+    on_host_driver(roles["nvme"], "nvme")
     return roles["nvme"]
 
 

@@ -4,7 +4,6 @@ a user who may not read the registers."""
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.kernel.guest.conftest import Vfioctl
-from tests.kernel.guest.sysfs import GROUPS, PCI, driver_of, group_of, modprobe, probe, unbind
+from tests.kernel.guest.sysfs import GROUPS, PCI, group_of, on_host_driver, unbind
 from vfioctl.policy import pci_config
 
 Roles = Mapping[str, str]
@@ -39,13 +38,7 @@ def codes(explanation: Mapping[str, Any]) -> dict[str, str]:
 def virtual_functions(roles: Roles) -> Iterator[list[str]]:
     """Two of the NVMe disk."""
     address = roles["nvme"]
-    modprobe("nvme")
-    if driver_of(address) is None:
-        probe(address)
-    until = time.monotonic() + 60
-    while driver_of(address) != "nvme":  # it is probed asynchronously
-        assert time.monotonic() < until, "nvme has not taken its device"
-        time.sleep(0.1)
+    on_host_driver(address, "nvme")
     (PCI / address / "sriov_drivers_autoprobe").write_text("0")
     (PCI / address / "sriov_numvfs").write_text("2")
     yield sorted(os.readlink(link).rpartition("/")[2] for link in (PCI / address).glob("virtfn*"))

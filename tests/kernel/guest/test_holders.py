@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.kernel.guest.conftest import Vfioctl
-from tests.kernel.guest.sysfs import driver_of, group_of, modprobe, override_of, probe, unbind
+from tests.kernel.guest.sysfs import driver_of, group_of, modprobe, on_host_driver, override_of, probe, unbind
 from tests.kernel.guest.test_host_driver import interface_of, wait_for
 from vfioctl.host import vfio
 from vfioctl.uapi import vfio as uapi
@@ -61,9 +61,8 @@ def edu(vfioctl: Vfioctl, roles: Mapping[str, str]) -> Iterator[str]:
 @pytest.fixture
 def disk(roles: Mapping[str, str]) -> Iterator[str]:
     """The NVMe disk on its host driver."""
-    modprobe("nvme")
     address = roles["nvme"]
-    probe(address)
+    on_host_driver(address, "nvme")
     wait_for(Path("/dev/nvme0n1"))
     yield address
     unbind(address)

@@ -22,7 +22,7 @@ from tests.cli.looking import answers, command_lines
 from tests.fakes.command import run_command
 from tests.fakes.reads import missing, noted
 from tests.kernel.guest.conftest import Vfioctl
-from tests.kernel.guest.sysfs import group_of, modprobe, probe, unbind
+from tests.kernel.guest.sysfs import group_of, modprobe, on_host_driver, unbind
 from tests.kernel.guest.test_holders import open_node, process
 from tests.kernel.guest.test_host_driver import interface_of, wait_for
 from vfioctl.host import vfio
@@ -34,10 +34,11 @@ Roles = Mapping[str, str]
 Keep = Callable[[str, object], None]
 pytestmark = pytest.mark.deadline(500)
 
-#: What is not the host's (the test's own files), what a snapshot has recorded in another way (processes), and a link
-#: among those of an NVMe subsystem that leads to no controller.
+#: What is not the host's (the test's own files), what a snapshot has recorded in another way (processes), or does not
+#: know of (open containers, which are processes), and a link among those of an NVMe subsystem that leads to no
+#: controller.
 NOT_FILES = re.compile(
-    r"proc/(self|\d+)(/.*)?|dev/null|run/(testbed|tmp).*|sys/devices/virtual/nvme-subsystem/[^/]+/subsystem"
+    r"proc/(self|\d+)(/.*)?|dev/null|run/(testbed|tmp|vfioctl/containers).*|sys/devices/virtual/nvme-subsystem/[^/]+/subsystem"
 )
 PLACES = ("sys/", "proc/", "run/", "dev/", "boot/", "lib/modules/", "etc/modprobe.d/", "etc/driverctl.d/")
 
@@ -132,10 +133,9 @@ def test_a_host_in_use(
 ) -> None:
     """A device with VFIO that is held, a disk that is mounted, one that is opened, a network card with an address."""
     edu, nic, nvme = roles["edu"], roles["nic_a"], roles["nvme"]
-    modprobe("e1000e", "nvme", "vfio_iommu_type1")
-    for address in (nic, nvme):
-        unbind(address)
-        probe(address)
+    modprobe("vfio_iommu_type1")
+    on_host_driver(nic, "e1000e")
+    on_host_driver(nvme, "nvme")
     name, disk = interface_of(nic), wait_for(Path("/dev/nvme0n1"))
     subprocess.run(["ip", "address", "add", "192.0.2.1/24", "dev", name], check=True)
     subprocess.run(["ip", "link", "set", name, "up"], check=True)

@@ -19,6 +19,7 @@ from tests.kernel.guest.sysfs import (
     driver_of,
     group_of,
     modprobe,
+    on_host_driver,
     without_driver,
 )
 
@@ -51,7 +52,9 @@ def lspci(*arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def found(vfioctl: Vfioctl, roles: Mapping[str, str]) -> Functions:
-    modprobe("e1000e", "e1000", "nvme")
+    modprobe("e1000")
+    on_host_driver(roles["nic_a"], "e1000e")
+    on_host_driver(roles["nvme"], "nvme")
     return tree(vfioctl)
 
 
@@ -133,8 +136,9 @@ def test_states_are_those_of_lspci(vfioctl: Vfioctl, roles: Mapping[str, str], t
         assert (ours["reset_method"] or []) == (methods.read_text().split() if methods.exists() else [])
 
 
-def test_virtual_functions_hang_on_their_physical_one(vfioctl: Vfioctl, roles: Mapping[str, str]) -> None:
-    modprobe("nvme")
+def test_virtual_functions_hang_on_their_physical_one(
+    vfioctl: Vfioctl, found: Functions, roles: Mapping[str, str]
+) -> None:
     address = roles["nvme"]
     numvfs = PCI / address / "sriov_numvfs"
     numvfs.write_text("2")

@@ -20,7 +20,9 @@ Q35 = Board(
     (
         "-nodefaults",
         *("-machine", "q35"),
-        *("-cpu", "max,la57=off"),
+        # Without erms, as the kernel clears and copies pages with "rep movsb" else, which is emulated byte by byte;
+        # without smap, as every change of its flag ends what the emulator translates as one.
+        *("-cpu", "max,la57=off,erms=off,smap=off"),
         # Hot-plug by the ports' and bridges' own controllers, as on real machines: with QEMU's hot-plug by ACPI the
         # kernel's shpchp does not get its bridge.
         *("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"),
