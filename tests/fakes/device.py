@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple, Self
 
 import pytest
 
-from vfioctl.host import bounded, vfio, vfio_features, vfio_irqs, vfio_reset
+from vfioctl.host import bounded
 from vfioctl.host.channel import Message
 from vfioctl.host.ioctl import CallError
 from vfioctl.ops import device as ops_device
@@ -231,8 +232,7 @@ def here(work: Callable[[], Any], timeout: float, *, leave: bool = False) -> Any
 
 def install(monkeypatch: pytest.MonkeyPatch, device: FakeDevice) -> None:
     """Every ioctl of this process goes to the device."""
-    for module in (vfio, vfio_irqs, vfio_reset, vfio_features):
-        monkeypatch.setattr(module, "ioctl", device.ioctl)
+    monkeypatch.setattr(fcntl, "ioctl", device.ioctl)
     monkeypatch.setattr(bounded, "call", here)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -13,7 +14,7 @@ from tests.host.fake_spapr import PAGE, SECOND_START, V1, V2, WINDOW_SIZE, Spapr
 from tests.host.fake_vfio import Container as FakeContainer
 from tests.host.fake_vfio import FakeVfio, Group
 from vfioctl.errors import GuardRefusal, KernelRefusal, NotFound, UsageError, VfioctlError
-from vfioctl.host import memory, spapr, vfio
+from vfioctl.host import memory, vfio
 from vfioctl.host.ioctl import CallError
 from vfioctl.host.memory import Memlock
 from vfioctl.model import IommuGroup
@@ -32,8 +33,7 @@ MIB = 1 << 20
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeVfio:
     fake = FakeVfio(Group(1), Group(2), Group(3, viable=False), Group(8, noiommu=True))
     fake.backends = {V1, V2}
-    for module in (vfio, spapr):
-        monkeypatch.setattr(module, "ioctl", fake.ioctl)
+    monkeypatch.setattr(fcntl, "ioctl", fake.ioctl)
     for module in (vfio, type1):
         monkeypatch.setattr(module, "open_node", fake.open_node)
     monkeypatch.setattr(memory, "memlock", lambda: Memlock(limit=None, locked=0, cap_ipc_lock=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Callable
 
@@ -23,7 +24,7 @@ from vfioctl.policy.refusals import State
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeVfio:
     fake = FakeVfio(Group(26), Group(27), Group(28, viable=False), Group(29, viable=False, strict=False))
-    monkeypatch.setattr(vfio, "ioctl", fake.ioctl)
+    monkeypatch.setattr(fcntl, "ioctl", fake.ioctl)
     for module in (vfio, type1):
         monkeypatch.setattr(module, "open_node", fake.open_node)
     # What the tester's own shell may lock does not matter here.

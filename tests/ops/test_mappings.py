@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ MIB = 1 << 20
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeVfio:
     fake = FakeVfio(Group(26))
-    monkeypatch.setattr(vfio, "ioctl", fake.ioctl)
+    monkeypatch.setattr(fcntl, "ioctl", fake.ioctl)
     for module in (vfio, type1):
         monkeypatch.setattr(module, "open_node", fake.open_node)
     monkeypatch.setattr(memory, "memlock", lambda: Memlock(limit=None, locked=0, cap_ipc_lock=False))

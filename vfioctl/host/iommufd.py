@@ -9,10 +9,10 @@ from __future__ import annotations
 import errno
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from vfioctl.host.ioctl import CallError, ioctl
+from vfioctl.host.ioctl import CallError, ioctl, ioctl_each
 from vfioctl.uapi import iommufd as uapi
 
 #: No IOMMU has as many holes; a longer list is a broken answer.
@@ -86,21 +86,13 @@ def ioas_map(iommufd: int, ioas: int, vaddr: int, size: int, flags: int, iova: i
     return uapi.iommu_ioas_map.unpack(buffer).iova
 
 
-def ioas_map_each(
-    iommufd: int, ioas: int, mappings: Iterable[tuple[int, int, int]], flags: int
-) -> Iterator[tuple[int, int, int]]:
-    """Map each (vaddr, iova, size) in turn, and yield it when it stands: after an error, what was yielded is mapped.
-
-    One buffer serves them all, so that tens of thousands of small mappings cost little more than in C.
-    """
+def ioas_map_each(iommufd: int, ioas: int, mappings: Iterable[tuple[int, int, int]], flags: int) -> None:
+    """Map each (vaddr, iova, size) in turn. Raises :class:`~vfioctl.host.ioctl.Refused` with the one that fails; those
+    before it stand."""
     flags |= uapi.IOMMU_IOAS_MAP_FIXED_IOVA
     buffer = uapi.iommu_ioas_map(flags=flags, ioas_id=ioas).pack()
-    fields = memoryview(buffer).cast("Q")  # size and flags, ioas_id, user_va, length, iova
-    request = uapi.IOMMU_IOAS_MAP
-    for mapping in mappings:
-        fields[2], fields[4], fields[3] = mapping
-        ioctl(iommufd, request, buffer)
-        yield mapping
+    # size and flags, ioas_id, user_va, length, iova
+    ioctl_each(iommufd, uapi.IOMMU_IOAS_MAP, buffer, (2, 4, 3), mappings)
 
 
 def ioas_map_file(

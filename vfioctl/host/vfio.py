@@ -13,7 +13,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from vfioctl.host import bounded
-from vfioctl.host.ioctl import CallError, ioctl, open_node
+from vfioctl.host.ioctl import CallError, ioctl, ioctl_each, open_node
 from vfioctl.uapi import capability, vfio
 from vfioctl.uapi.cstruct import CStruct, s32, u32
 from vfioctl.uapi.ioctl import Request
@@ -163,20 +163,12 @@ def iommu_unmap_all(container: int) -> int:
     return iommu_unmap_dma(container, 0, 0, vfio.VFIO_DMA_UNMAP_FLAG_ALL)
 
 
-def iommu_map_dma_each(
-    container: int, mappings: Iterable[tuple[int, int, int]], flags: int
-) -> Iterator[tuple[int, int, int]]:
-    """Map each (vaddr, iova, size) in turn, and yield it when it stands: after an error, what was yielded is mapped.
-
-    One buffer serves them all, so that tens of thousands of small mappings cost little more than in C.
-    """
+def iommu_map_dma_each(container: int, mappings: Iterable[tuple[int, int, int]], flags: int) -> None:
+    """Map each (vaddr, iova, size) in turn. Raises :class:`~vfioctl.host.ioctl.Refused` with the one that fails; those
+    before it stand."""
     buffer = vfio.vfio_iommu_type1_dma_map(flags=flags).pack()
-    fields = memoryview(buffer).cast("Q")  # argsz and flags, vaddr, iova, size
-    request = vfio.VFIO_IOMMU_MAP_DMA
-    for mapping in mappings:
-        fields[1], fields[2], fields[3] = mapping
-        ioctl(container, request, buffer)
-        yield mapping
+    # argsz and flags, vaddr, iova, size
+    ioctl_each(container, vfio.VFIO_IOMMU_MAP_DMA, buffer, (1, 2, 3), mappings)
 
 
 def info_buffer(fd: int, request: Request, question: CStruct) -> bytearray:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vfioctl.errors import KernelRefusal, NotFound, UsageError, VfioctlError
 from vfioctl.host import memory
-from vfioctl.host.ioctl import CallError
+from vfioctl.host.ioctl import CallError, Refused
 from vfioctl.host.memory import Memory, Source
 from vfioctl.ops.explained import explained
 from vfioctl.policy import mapping as planning
@@ -138,20 +138,19 @@ class Mappings:
         made: list[tuple[int, int]] = []
         try:
             for run in runs:
-                done = 0
                 for start in range(0, run.size, run.chunk * BATCH):
-                    end = min(run.size, start + run.chunk * BATCH)
+                    end = done = min(run.size, start + run.chunk * BATCH)
                     try:
-                        for _ in backend.map(_pieces(run, start, end), run.prot):
-                            done += run.chunk
-                    except CallError as error:
-                        size = min(run.chunk, run.size - done)
-                        about = state._replace(iova=run.iova + done, size=size, wanted=total - covered - done)
+                        backend.map(_pieces(run, start, end), run.prot)
+                    except Refused as error:
+                        _, iova, size = error.item
+                        done = iova - run.iova
+                        about = state._replace(iova=iova, size=size, wanted=total - covered - done)
                         with explained(about._replace(file_system=_file_system(run))):
                             raise error
-                    finally:
+                    finally:  # a signal stops it anywhere: then the whole batch is taken back
                         if done > start:
-                            made.append((run.iova + start, min(done, end) - start))
+                            made.append((run.iova + start, done - start))
                     if time.monotonic() - told >= STEP or covered + end == total:
                         yield "map", covered + end, total
                         told = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
     fake = FakeVfio(*(Group(number) for number in groups(machine)))
     for module in (vfio, type1):
         monkeypatch.setattr(module, "open_node", fake.open_node)
-    monkeypatch.setattr(vfio, "ioctl", fake.ioctl)
+    monkeypatch.setattr(fcntl, "ioctl", fake.ioctl)
     monkeypatch.setattr(memory, "memlock", lambda: Memlock(limit=None, locked=0, cap_ipc_lock=False))
     monkeypatch.setattr(choice, "usable", lambda path: False)
     monkeypatch.setattr(os, "geteuid", lambda: 0)  # where containers are kept depends on it

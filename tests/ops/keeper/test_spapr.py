@@ -10,7 +10,6 @@ from tests.fakes.command import Result, run_command
 from tests.fakes.machine import FakeMachine
 from tests.host.fake_spapr import SECOND_START, V1, V2, WINDOW_SIZE
 from tests.ops.keeper.conftest import groups
-from vfioctl.host import spapr
 from vfioctl.uapi.spapr import EEH_ERR_FUNC
 
 Run = Callable[..., Result]
@@ -21,7 +20,6 @@ def run(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Commands on an open container ``work`` with one group."""
     fake = machine.fake  # type: ignore[attr-defined]
     fake.backends = {V1, V2}
-    monkeypatch.setattr(spapr, "ioctl", fake.ioctl)
     assert run_command(machine, "container", "open", "work", groups(machine)[0]).status == 0
     yield lambda *arguments: run_command(machine, *arguments)
     assert run_command(machine, "container", "close", "work").status == 0
@@ -77,7 +75,6 @@ def test_states(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch, number: i
     fake = machine.fake  # type: ignore[attr-defined]
     fake.backends = {V2}
     fake.eeh_state = number
-    monkeypatch.setattr(spapr, "ioctl", fake.ioctl)
     both = groups(machine)
     assert run_command(machine, "container", "open", "work", *both).status == 0
     found = run_command(machine, "eeh", "state", "-c", "work", "-n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -65,8 +65,9 @@ class Backend(Protocol):
     def release(self, vaddr: int, size: int) -> None:
         """The opposite, after everything of the buffer is unmapped; nothing to do for one that was not prepared."""
 
-    def map(self, pieces: Iterable[Piece], prot: str) -> Iterator[Piece]:
-        """Maps one after the other; each is yielded when it is mapped. ``prot``: what devices may do, r, w or rw."""
+    def map(self, pieces: Iterable[Piece], prot: str) -> None:
+        """Maps one after the other. ``prot``: what devices may do, r, w or rw. Raises Refused with the one that fails;
+        those before it are mapped."""
 
     def unmap(self, iova: int, size: int) -> int:
         """Unmaps the mappings in a range; the bytes unmapped."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from operator import or_
 from typing import Any, NamedTuple
@@ -175,8 +175,8 @@ class Iommufd:
     def release(self, vaddr: int, size: int) -> None:
         pass
 
-    def map(self, pieces: Iterable[Piece], prot: str) -> Iterator[Piece]:
-        return iommufd.ioas_map_each(self.iommufd, self.ioas, pieces, PROTECTIONS[prot])
+    def map(self, pieces: Iterable[Piece], prot: str) -> None:
+        iommufd.ioas_map_each(self.iommufd, self.ioas, pieces, PROTECTIONS[prot])
 
     def unmap(self, iova: int, size: int) -> int:
         return iommufd.ioas_unmap(self.iommufd, self.ioas, iova, size)

@@ -152,11 +152,15 @@ class SpaprV2(Spapr):
                 spapr.unregister_memory(self.container, vaddr, self._registered[vaddr])
             del self._registered[vaddr]
 
-    def map(self, pieces: Iterable[Piece], prot: str) -> Iterator[Piece]:
-        for piece in super().map(pieces, prot):
+    def map(self, pieces: Iterable[Piece], prot: str) -> None:
+        super().map(self._noted(pieces, prot), prot)
+
+    def _noted(self, pieces: Iterable[Piece], prot: str) -> Iterator[Piece]:
+        for piece in pieces:
+            yield piece
+            # The next one is asked for: this one is mapped.
             vaddr, iova, size = piece
             self._mapped[iova] = (vaddr, size, prot)
-            yield piece
 
     def unmap(self, iova: int, size: int) -> int:
         unmapped = super().unmap(iova, size)

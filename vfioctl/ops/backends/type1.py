@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -134,8 +134,8 @@ class ContainerBackend:
             return None
         return vfio.iommu_unmap_all(self.container)
 
-    def map(self, pieces: Iterable[Piece], prot: str) -> Iterator[Piece]:
-        return vfio.iommu_map_dma_each(self.container, pieces, PROTECTIONS[prot])
+    def map(self, pieces: Iterable[Piece], prot: str) -> None:
+        vfio.iommu_map_dma_each(self.container, pieces, PROTECTIONS[prot])
 
     def open_device(self, group: int, name: str) -> int:
         with explained(self.members[group].state._replace(device=name)):
