@@ -72,10 +72,11 @@ def print_dry_run(
 ) -> None:
     """Prints what would be done, as lines that a root shell could run, and as comments what the host would lose and
     ``choices``. Raises GuardRefusal, after that, when it would be refused."""
+    from vfioctl.ops.assign import steps_of
     from vfioctl.ops.lease import refuse_lent, refuse_unfinished
 
     lines = [f"modprobe {shlex.quote(module)}" for module in planned.request.modules]
-    lines += as_shell(planned.steps)
+    lines += as_shell(steps_of(session.machine, planned.request))
     if access is not None:
         uid, gid = ("" if number is None else number for number in (access.uid, access.gid))
         parts = [f"chown {uid}:{gid}"] if access.uid is not None or access.gid is not None else []

@@ -93,7 +93,7 @@ def bind_planner(
     machine = session.machine
     machine.named = named_on_bus(subjects)
 
-    def plan() -> Plan:
+    def look() -> tuple[list[Device], Plan]:
         snapshot = machine.snapshot()
         bridges: dict[str, Device] = {}
 
@@ -103,7 +103,10 @@ def bind_planner(
             return endpoints
 
         endpoints = chosen(session, snapshot, subjects, whole, members)
-        planned = plan_bind(machine, snapshot, endpoints, list(bridges.values()), options)
+        return endpoints, plan_bind(machine, snapshot, endpoints, list(bridges.values()), options)
+
+    def plan() -> Plan:
+        endpoints, planned = look()
         for device in endpoints:
             for warning in shares_of(device, machine.offers(device.key)):
                 messages.warn(warning)
@@ -114,8 +117,8 @@ def bind_planner(
         choices[:] = prepare(machine, endpoints, dry_run=dry_run, tell=session.tell)
         for choice in () if dry_run else choices:
             messages.note(choice)
-        # Again, for now the drivers' names are known.
-        return plan_bind(machine, snapshot, endpoints, list(bridges.values()), options)
+        # Again, for now the drivers' names are known, and a module that was loaded may have taken devices.
+        return look()[1]
 
     return plan
 

@@ -125,6 +125,13 @@ def readable(fd: int, seconds: float) -> bool:
     return bool(poll.poll(max(0.0, seconds) * 1000))
 
 
+def closed(fd: int, seconds: float) -> bool:
+    """Whether the other end of a pipe is closed within so many seconds."""
+    poll = select.poll()
+    poll.register(fd, 0)
+    return bool(poll.poll(max(0.0, seconds) * 1000))
+
+
 def place_of(pid: int) -> Place:
     """Where a process is in the kernel now."""
 

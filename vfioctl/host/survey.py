@@ -3,16 +3,18 @@ device, and one of /proc for a lock of the process."""
 
 from __future__ import annotations
 
+import contextlib
 import marshal
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from vfioctl.host import bounded
 
 Item = TypeVar("Item")
+_GLANCE = 0.02  # seconds
 _LEAST = 1.0  # seconds: a host that is busy may need as long to start the child that asks
 
 
@@ -51,19 +53,33 @@ def _ask(ask: Callable[[Item], Any], items: Sequence[Item], patience: float, dea
                 stream.write(len(data).to_bytes(4, "little") + data)
 
     pid, receiver = bounded.start(work)
-    answers: list[Any] = []
-    data = b""
+    data = bytearray()
     try:
-        while (left := deadline - time.monotonic()) > 0 and bounded.readable(receiver, min(patience, left)):
-            more = os.read(receiver, 1 << 16)
-            if not more:
-                break
-            data += more
-            while len(data) >= 4 and len(data) >= 4 + int.from_bytes(data[:4], "little"):
-                end = 4 + int.from_bytes(data[:4], "little")
-                answers.append(marshal.loads(data[4:end]))
-                data = data[end:]
+        _receive(receiver, data, patience, deadline)
     finally:
         os.close(receiver)
         bounded.end(pid)
-    return answers
+    return list(_answers(data))
+
+
+def _receive(receiver: int, data: bytearray, patience: float, deadline: float) -> None:
+    """All that the child has to say, until its end, or until it is silent for too long. It is looked at now and then,
+    not answer by answer: with a thousand of them that would be most of the work."""
+    os.set_blocking(receiver, False)
+    last = time.monotonic()
+    ended = False
+    while not ended and (now := time.monotonic()) < min(last + patience, deadline):
+        ended = bounded.closed(receiver, min(_GLANCE, last + patience - now, deadline - now))
+        with contextlib.suppress(BlockingIOError):
+            while more := os.read(receiver, 1 << 16):
+                data += more
+                last = time.monotonic()
+
+
+def _answers(data: bytes | bytearray) -> Iterator[Any]:
+    """Those that are whole."""
+    at = 0
+    while (begin := at + 4) <= len(data):
+        at = begin + int.from_bytes(data[at:begin], "little")
+        if at <= len(data):
+            yield marshal.loads(data[begin:at])

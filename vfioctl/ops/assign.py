@@ -18,11 +18,11 @@ from vfioctl.policy.planning import add_id, plan, remove_id
 
 
 class Plan(NamedTuple):
-    """A change that can be shown (``steps``) or made (``request``), and what the host loses by it (``impacts``), of
-    which the guards in ``allow`` may be passed."""
+    """A change that can be made (``request``) or shown (``steps_of``), the ``snapshot`` from which it was planned, and
+    what the host loses by it (``impacts``), of which the guards in ``allow`` may be passed."""
 
     request: Request
-    steps: tuple[Step, ...]
+    snapshot: Snapshot
     impacts: tuple[Impact, ...] = ()
     allow: frozenset[str] = frozenset()
 
@@ -45,8 +45,8 @@ class Done(NamedTuple):
     settled: bool
 
 
-def planned(machine: Machine, request: Request, impacts: tuple[Impact, ...], allow: Collection[str]) -> Plan:
-    """The plan of a request, with the writes as they would be made now."""
+def steps_of(machine: Machine, request: Request) -> list[Step]:
+    """The writes of a change as they would be made now."""
     steps: list[Step] = [add_id(dynamic) for dynamic in request.dynamic_ids]
     for key, goal in request.bindings.items():
         now = machine.binding(key)
@@ -56,7 +56,7 @@ def planned(machine: Machine, request: Request, impacts: tuple[Impact, ...], all
             now = now._replace(driver=goal.driver)  # new_id binds what has no driver
         steps += plan(key, now, goal)
     steps += [remove_id(dynamic) for dynamic in request.dynamic_ids]
-    return Plan(request, tuple(steps), impacts, frozenset(allow))
+    return steps
 
 
 def virtual_functions(machine: Machine, keys: Collection[str]) -> tuple[str, ...]:
@@ -78,12 +78,11 @@ def carry_out(
     settled = True
 
     def request() -> Request:
+        watch = machine.watch_nodes()
         plan = make()
         plan.refuse_in_use()
         work.append(plan)
-        watch = machine.watch_nodes()
-        before = machine.snapshot()
-        existing = set(node_paths(before, groups_of(before, plan.devices)))
+        existing = set(node_paths(plan.snapshot, groups_of(plan.snapshot, plan.devices)))
 
         def settled_access() -> Mapping[str, Access]:
             nonlocal settled

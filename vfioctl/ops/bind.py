@@ -10,7 +10,7 @@ from vfioctl.host.journal import Home
 from vfioctl.host.machine import Machine
 from vfioctl.model import Binding, BindingGoal, Device, DynamicId, IommuGroup, Snapshot
 from vfioctl.ops.access import groups_of, node_paths
-from vfioctl.ops.assign import Plan, planned, virtual_functions
+from vfioctl.ops.assign import Plan, virtual_functions
 from vfioctl.ops.change import Request
 from vfioctl.ops.drivers import choose_driver
 from vfioctl.ops.modules import TYPE1
@@ -87,7 +87,7 @@ def plan_bind(
         modules=tuple(modules),
         homes=lambda before: _homes_after(machine, before, goals),
     )
-    return planned(machine, request, impact_of(machine, snapshot, goals), options.allow)
+    return Plan(request, snapshot, impact_of(machine, snapshot, goals), frozenset(options.allow))
 
 
 def _iommu_backend(snapshot: Snapshot) -> str:

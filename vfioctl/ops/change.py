@@ -87,7 +87,8 @@ def change(
         refuse_lent(machine, (*request.bindings, *request.witnesses), request.nodes)
         before = _read(machine, request)
         identities = {key: machine.identity(key) for key in before.bindings}
-        members = {path: keys for path, keys in machine.node_members().items() if path in before.access}
+        of_nodes = machine.node_members() if before.access else {}
+        members = {path: keys for path, keys in of_nodes.items() if path in before.access}
         journal = Journal(
             request.command, before, request.dynamic_ids, machine.state.homes(), identities, members
         )

@@ -86,8 +86,7 @@ def run(
 
         def plan() -> Plan:
             found = make()
-            snapshot = machine.snapshot()
-            _refuse_opened(machine, snapshot, found)
+            _refuse_opened(machine, found.snapshot, found)
 
             def lend() -> None:
                 signals.begin()

@@ -9,7 +9,7 @@ from vfioctl.host.journal import Home
 from vfioctl.host.machine import Machine
 from vfioctl.model import KERNELS_CHOICE, BindingGoal, Device, Snapshot, shown
 from vfioctl.ops.access import groups_of, node_paths
-from vfioctl.ops.assign import Plan, planned, virtual_functions
+from vfioctl.ops.assign import Plan, virtual_functions
 from vfioctl.ops.change import Request
 from vfioctl.ops.refuse import impact_of, refuse_held, refuse_unreturnable
 from vfioctl.policy.viability import is_vfio_bound
@@ -51,7 +51,7 @@ def plan_unbind(
         modules=tuple(dict.fromkeys(modules)),
         homes=lambda before: {key: home for key, home in machine.state.homes().items() if key not in goals},
     )
-    return planned(machine, request, impact_of(machine, snapshot, goals), allow)
+    return Plan(request, snapshot, impact_of(machine, snapshot, goals), frozenset(allow))
 
 
 def _way_home(
