@@ -12,6 +12,7 @@ import pytest
 
 from tests.bench.tree import build
 from tests.cli import shells
+from tests.fakes.command import run_command
 from vfioctl.cli import completions
 from vfioctl.cli.registry import children
 
@@ -70,6 +71,15 @@ def test_options_import_that_command_only() -> None:
     answer, imported = ask("vfioctl map --", 2)
     assert "plain,--iova" in answer
     assert imported == ["vfioctl.cli.commands.map"]
+
+
+def test_devices_in_an_archive_and_no_archive(tmp_path: Path, host: str) -> None:
+    archive = tmp_path / "host.tar.gz"
+    assert run_command(None, "--root", host, "snapshot", "-o", archive).status == 0
+    assert ask(f"vfioctl --root {archive} show 0000:01", 4)[0] == ["plain,0000:01:00.0"]
+    assert ask(f"vfioctl --root {archive} show 02:", 4)[0] == ["plain,02:00.0", "plain,02:00.1"]
+    archive.write_bytes(b"cut off")
+    assert ask(f"vfioctl --root {archive} show 0000:01", 4)[0] == []
 
 
 #: What is typed before TAB, and the line after it; @ is the host's directory.

@@ -142,6 +142,15 @@ def test_a_whole_topology(tmp_path: Path) -> None:
     assert answers(on(directory), lines) == answers(on(kernel.tree.root), lines)
 
 
+def test_what_changes_a_host_names_the_archive_it_was_given(host: Host, tmp_path: Path) -> None:
+    target = tmp_path / "s.tar.gz"
+    snapshot(host.root, target)
+    for command in ("bind", "unbind"):
+        refused = run_command(None, "--root", target, command, A, "-J")
+        assert (refused.status, refused.json_error["subject"]) == (2, str(target))
+        assert "running host only" in refused.stderr
+
+
 def test_a_directory_is_as_good_as_the_archive(host: Host, tmp_path: Path) -> None:
     target = tmp_path / "s.tar.gz"
     snapshot(host.root, target, "--no-redact")

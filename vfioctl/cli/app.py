@@ -122,13 +122,14 @@ def vfioctl(ctx: click.Context, root: str | None, color: str, timeout: float, ve
     machine = cast("Machine | None", ctx.obj)
     if timeout != timeout:
         raise UsageError("--timeout: nan is no number of seconds")
+    asked = root
     if root is not None and not os.path.isdir(root):
         if not os.path.isfile(root):
             raise UsageError(f"--root: {root!r} is no directory, and no archive of a snapshot", subject=root)
         from vfioctl.cli.roots import unpacked
 
         root = ctx.with_resource(unpacked(root, timeout))
-    ctx.obj = Session(root, color, timeout, verbose, machine)
+    ctx.obj = Session(root, color, timeout, verbose, machine, asked)
 
 
 def run(args: Sequence[str], machine: Machine | None = None) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from vfioctl.cli import messages
-from vfioctl.errors import NotFound, UsageError, worst
+from vfioctl.errors import NotFound, UsageError, VfioctlError, worst
 from vfioctl.model import Device, IommuGroup, Snapshot, shown
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
     from vfioctl.cli.session import Session
     from vfioctl.policy.subjects import Name
+
+#: Seconds that completing a word may take to unpack a snapshot.
+_PATIENCE_OF_TAB = 5.0
 
 
 class Subject(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.4
@@ -30,15 +34,27 @@ class Subject(click.ParamType):  # type: ignore[type-arg]  # generic only since 
     ) -> list[CompletionItem]:
         from click.shell_completion import CompletionItem
 
-        from vfioctl.host.files import names
-
         root = ctx.find_root().params.get("root") or "/"
-        addresses = names(os.path.join(root, "sys/bus/pci/devices"))
-        found = [address for address in addresses if address.startswith(incomplete)]
-        if not found:  # a short one (01:00.0)?
-            found = [a[5:] for a in addresses if a.startswith(f"0000:{incomplete}")]
-        found += [n for n in names(os.path.join(root, "sys/kernel/iommu_groups")) if n.startswith(incomplete)]
-        return [CompletionItem(name) for name in found]
+        if not os.path.isfile(root):
+            return [CompletionItem(name) for name in _names_in(root, incomplete)]
+        from vfioctl.cli.roots import unpacked
+
+        with suppress(VfioctlError), unpacked(root, _PATIENCE_OF_TAB) as directory:
+            return [CompletionItem(name) for name in _names_in(directory, incomplete)]
+        return []
+
+
+def _names_in(root: str, incomplete: str) -> list[str]:
+    """The devices and groups that begin so; a device also by its address without the domain 0000 (01:00.0)."""
+    from vfioctl.host.files import names
+
+    addresses = names(os.path.join(root, "sys/bus/pci/devices"))
+    found = [address for address in addresses if address.startswith(incomplete)]
+    if not found:
+        found = [a[5:] for a in addresses if a.startswith(f"0000:{incomplete}")]
+    return found + [
+        n for n in names(os.path.join(root, "sys/kernel/iommu_groups")) if n.startswith(incomplete)
+    ]
 
 
 SUBJECT = Subject()

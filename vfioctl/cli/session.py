@@ -17,9 +17,17 @@ class Session:
     """Options of ``vfioctl`` itself, and the host behind them; carried as click's ``ctx.obj``."""
 
     def __init__(
-        self, root: str | None, color: str, timeout: float, verbose: bool, machine: Machine | None = None
+        self,
+        root: str | None,
+        color: str,
+        timeout: float,
+        verbose: bool,
+        machine: Machine | None = None,
+        asked: str | None = None,
     ) -> None:
+        """``root`` is what ``--root`` stands for, which was ``asked`` for by that name."""
         self.replay = root is not None
+        self._asked = asked
         self.root = root or (machine.root if machine is not None else "/")
         self.color = color
         self.timeout = timeout
@@ -53,7 +61,7 @@ class Session:
         """The running host, for commands that change it or open its device nodes. Raises UsageError under --root."""
         if self.replay:
             raise UsageError(
-                "--root is for looking: this command works on the running host only", subject=self.root
+                "--root is for looking: this command works on the running host only", subject=self._asked
             )
         if self._machine is not None:
             return self._machine
