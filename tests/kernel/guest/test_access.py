@@ -16,6 +16,8 @@ from vfioctl.host.journal import Journal
 from vfioctl.host.machine import Machine
 from vfioctl.model import Access, State
 
+pytestmark = pytest.mark.one_kernel("7.2")
+
 NOBODY = 65534
 #: Rules that do what a distribution's do, and slowly, so that a chown that does not wait is undone.
 RULES = {

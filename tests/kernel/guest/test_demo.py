@@ -52,6 +52,7 @@ def drive(device: str, *backend: str, roles: Mapping[str, str]) -> None:
     assert "the IOMMU has refused it" in said
 
 
+@pytest.mark.one_kernel("7.2")
 def test_the_demonstration(vfioctl: Vfioctl, roles: Mapping[str, str]) -> None:
     said = shell("bash", str(DEMO), roles=roles)
     assert "FAIL" not in said

@@ -30,12 +30,13 @@ from tests.kernel.guest.fault_host import (
 )
 from tests.kernel.guest.sysfs import PCI, driver_of, group_of, modprobe, probe, unbind
 from tests.kernel.testbed.inject import Fault, calls, with_faults
+from tests.kernel.testbed.places import EVERYTHING
 
 Record = Callable[[str, object], None]
 
 KILL = "signal=SIGKILL"
 #: Of so many cases one is tried here.
-SHARE = 1 if os.environ.get("VFIOCTL_TESTS_SWEEP") == "all" else 8
+SHARE = 1 if EVERYTHING else 8
 LONG = 3600.0 if SHARE == 1 else 900.0  # seconds
 #: What goes before the rename that makes a record count, and what goes after the unlink that ends it.
 RECORDING = (

@@ -18,6 +18,8 @@ from tests.kernel.guest.test_host_driver import interface_of, wait_for
 from vfioctl.host import vfio
 from vfioctl.uapi import vfio as uapi
 
+pytestmark = pytest.mark.one_kernel("6.1")
+
 Row = tuple[int, str | None, str, bool]
 
 

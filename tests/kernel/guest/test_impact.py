@@ -26,6 +26,8 @@ from tests.kernel.guest.sysfs import (
 from tests.kernel.testbed.command import Result
 from tests.kernel.testbed.qmp import Qmp
 
+pytestmark = pytest.mark.one_kernel("6.1")
+
 BLOCK = Path("/sys/class/block")
 CLIENT = "203.0.113.9"
 

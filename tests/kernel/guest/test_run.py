@@ -17,6 +17,8 @@ from tests.kernel.testbed.command import Running
 from tests.kernel.testbed.qmp import Qmp
 from vfioctl.host.acl import read_acl
 
+pytestmark = pytest.mark.one_kernel("7.2")
+
 NOBODY = 65534
 USER = ("--user", str(NOBODY), "--")
 RUNS = Path("/run/vfioctl/runs")

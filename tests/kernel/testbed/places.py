@@ -17,9 +17,12 @@ GUEST_VARIABLE = "VFIOCTL_TESTS_PLACE"  # set in a guest: the id of its place
 MARKERS = (
     "machine(name): run in this variant of the test machine (see testbed/machine.py) instead of the standard one",
     "kernels(name, ...): run on these kernels (see testbed/rebuild.py) instead of those usual for the machine",
+    "one_kernel(name): what the kernel's version has no part in: run on this one, on the usual ones only with "
+    "VFIOCTL_TESTS_SWEEP=all",
     "deadline(seconds): how long this test may take in a guest (default 300)",
 )
 DEADLINE = 300.0  # seconds
+EVERYTHING = os.environ.get("VFIOCTL_TESTS_SWEEP") == "all"
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ def places_of(test: pytest.Item | pytest.Function) -> list[Place]:
     """The places where ``test`` has to run, by its markers; in a guest only that guest's."""
     machine = test.get_closest_marker("machine")
     kernels = test.get_closest_marker("kernels")
+    if kernels is None and not EVERYTHING:
+        kernels = test.get_closest_marker("one_kernel")
     variant = machine.args[0] if machine else STANDARD.name
     if variant not in MACHINES:
         raise pytest.UsageError(f"{test.nodeid}: no machine {variant!r}; there are {', '.join(MACHINES)}")

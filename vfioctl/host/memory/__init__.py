@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vfioctl.host.memory.limits import HugePages, Memlock, available, charged, hugepages, memlock, pinned_by
-from vfioctl.host.memory.source import ANONYMOUS, FileFacts, Memory, Source, file_facts, make
+from vfioctl.host.memory.source import ANONYMOUS, FileFacts, Memory, Source, file_facts, load, make
 
 __all__ = [
     "ANONYMOUS",
@@ -16,6 +16,7 @@ __all__ = [
     "charged",
     "file_facts",
     "hugepages",
+    "load",
     "make",
     "memlock",
     "pinned_by",

@@ -174,6 +174,11 @@ def make(source: Source = ANONYMOUS, size: int = mmap.PAGESIZE, alignment: int =
         raise
 
 
+def load() -> None:
+    """Loads what making memory takes (ctypes), which is some milliseconds of work."""
+    from vfioctl.host import clib  # noqa: F401
+
+
 def file_facts(fd: int) -> FileFacts:
     """What the open file ``fd`` is. Raises OSError for a descriptor that is not open."""
     status = os.fstat(fd)

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from vfioctl.errors import ExitStatus, KernelRefusal, PermissionDenied, VfioctlError
+from vfioctl.host import memory
 from vfioctl.host.channel import Channel, Malformed, Message
 from vfioctl.host.ioctl import CallError
 from vfioctl.ops.keeper.kept import Kept
@@ -53,6 +54,7 @@ class Server:
         self._clients: dict[int, _Client] = {}
         self._queue: deque[_Request] = deque()
         self._asked_to_end = False
+        self._rested = False
         self._welcome(first)
 
     def run(self) -> None:
@@ -87,7 +89,11 @@ class Server:
         requests = set(self._kept.requested.waiting()) if not self._queue else set()
         for fd in requests:
             poll.register(fd, select.POLLIN)
-        for fd, events in poll.poll(0 if self._queue else None):
+        found = poll.poll(None if self._rested and not self._queue else 0)
+        if not (found or self._queue or self._rested):
+            memory.load()  # nobody waits: the first who wants memory is not to wait for it
+            self._rested = True
+        for fd, events in found:
             if listener is not None and fd == listener.fileno():
                 self._accept(listener)
             elif fd in requests:
