@@ -337,10 +337,13 @@ def _populate(buffers: Sequence[Memory], runs: Sequence[Run], state: State) -> I
     """Gives all pages that are to be mapped memory. Raises KernelRefusal."""
     parts = [(buffer, *part) for buffer in buffers for part in _parts(buffer, runs)]
     total, covered = sum(size for _, _, size in parts), 0
+    told = time.monotonic()
     for buffer, start, size in parts:
         with explained(state._replace(size=size)):
             for done in buffer.prefault(start, size):
-                yield "populate", covered + done, total
+                if time.monotonic() - told >= STEP or covered + done == total:
+                    yield "populate", covered + done, total
+                    told = time.monotonic()
         covered += size
 
 
