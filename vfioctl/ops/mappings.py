@@ -32,7 +32,7 @@ HUGE_PAGE = 2 << 20
 BATCH = 512
 
 #: Seconds that a step of a long request takes at least, but for its last; others wait no longer than that and a batch.
-STEP = 0.05
+STEP = 0.1
 
 #: What a long request yields: the stage ("populate", "map", "unmap"), what is done of it, and how much it is in all.
 Progress = tuple[str, int, int]
