@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.tree import build
 from tests.fakes.command import run_command
 from tests.fakes.machine import FakeMachine
 from tests.fakes.topology import ROLES, boot
@@ -193,6 +194,37 @@ def test_a_wait_that_is_none(tmp_path: Path, seconds: str) -> None:
 def test_what_the_command_line_lacks_is_said_as_everything_else() -> None:
     result = run_command(None, "bind", "26", "--no-such-option")
     assert result.stderr.splitlines()[0] == "vfioctl: no such option '--no-such-option'"
+
+
+def test_an_option_of_the_program_behind_a_command() -> None:
+    result = run_command(None, "unbind", "26", "--timeout", "3", "-J")
+    assert (result.status, result.json_error["message"]) == (2, "no such option '--timeout' after 'unbind'")
+    assert result.json_error["hint"].endswith("vfioctl --timeout ... unbind")
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_a_reader_that_has_gone_is_not_told_no(tmp_path: Path, size: str) -> None:
+    """As a program that SIGPIPE has ended: 1 would be a clean no. A large answer meets the closed pipe half-way."""
+    build(str(tmp_path), 2000 if size == "large" else 5)
+    reader, writer = os.pipe()
+    os.close(reader)
+    for asked in (("--root", str(tmp_path), "list-devices"), ("--help",), ("container", "--help")):
+        command = [sys.executable, "-m", "vfioctl", *asked]
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=60)
+        assert (done.returncode, done.stderr) == (141, b"")
+    os.close(writer)
+
+
+def test_a_root_that_is_not_there(tmp_path: Path) -> None:
+    result = run_command(None, "--root", tmp_path / "none.tar.gz", "tree", "-J")
+    assert (result.status, result.json_error["message"][:17]) == (2, "--root: there is ")
+
+
+@pytest.mark.parametrize("command", ["tree", "list-devices"])
+def test_a_group_to_filter_by_must_be_there(tmp_path: Path, command: str) -> None:
+    kernel = boot(str(tmp_path))
+    result = run_command(None, "--root", kernel.tree.root, command, "--group", "999", "-J")
+    assert (result.status, result.json_error["code"]) == (3, "no-such-group")
 
 
 @contextlib.contextmanager

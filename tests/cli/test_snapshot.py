@@ -303,6 +303,17 @@ def test_stdout(host: Host, tmp_path: Path) -> None:
     assert (refused.status, refused.stdout) == (2, "")
 
 
+def test_an_archive_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "hello").write_text("hello")
+    for names in ((), ("hello",)):
+        with tarfile.open(tmp_path / "other.tar.gz", "w:gz") as archive:
+            for name in names:
+                archive.add(tmp_path / name, name)
+        result = run_command(None, "--root", tmp_path / "other.tar.gz", "tree", "-J")
+        assert (result.status, result.json_error["code"]) == (2, "archive")
+        assert "of no snapshot" in result.json_error["message"]
+
+
 def test_what_is_no_archive(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no archive " * 100)
     (tmp_path / "empty").touch()

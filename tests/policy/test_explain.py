@@ -274,6 +274,17 @@ class TestWithoutAGroup:
         assert explainer.explain(IommuGroup(9), None) == Explanation(9, "pci", (), (), None, (), (), None)
 
 
+def test_conventional_cards_are_sent_to_no_slot_of_pci_express() -> None:
+    bridge = function("0000:1c:00.0", PORT, "pcie-to-pci-bridge", group=2)
+    cards = [function(f"0000:1e:0{n}.0", bridge, "conventional", group=2) for n in (1, 2)]
+    (slot, *_) = explained([PORT, bridge, *cards], 2).remedies
+    assert (
+        slot.code == "another-slot"
+        and "a bridge of its own" in slot.detail
+        and PORT.address not in slot.detail
+    )
+
+
 class TestOtherRules:
     @pytest.mark.parametrize(
         ("unit", "machine", "bus", "name", "rule", "agrees"),
@@ -301,7 +312,8 @@ class TestOtherRules:
         assert codes(found.reasons) == [rule] and (
             name is None or rule == "unknown" or name in found.reasons[0].detail
         )
-        assert found.real is (None if rule == "mediated" or agrees is False else True)
+        assert found.real is (None if rule in ("mediated", "unknown") or agrees is False else True)
+        assert rule != "unknown" or codes(found.caveats) == ["unknown"]
 
     def test_more_than_its_rule_allows(self) -> None:
         others = [Device(f"thing{n}", "platform", 5) for n in (0, 1)]

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from vfioctl.host.machine import Machine
 
 
+class _ReaderGone(Exception):
+    """The reader of stdout has gone. click would make an exit with 1 of a BrokenPipeError, and that is a clean no."""
+
+
 class LazyGroup(click.Group):
     """``vfioctl`` itself, or a ``family`` of commands. Imports a command's module when the command is run, or its own
     --help asked for, and not before."""
@@ -42,6 +46,18 @@ class LazyGroup(click.Group):
             return None
         module = importlib.import_module(f"vfioctl.cli.commands.{entry.module}")
         return cast(click.Command, module.command)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except BrokenPipeError as error:  # of --help
+            raise _ReaderGone from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGone from error
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -92,7 +108,8 @@ def _files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit status: 0 yes or done, 1 a clean no, 2 usage, 3 not found, 4 permission, 5 refused by a guard, "
-    "6 busy, 7 refused by the kernel, 8 failed and put back, 9 failed and not all put back, 124 deadline.",
+    "6 busy, 7 refused by the kernel, 8 failed and put back, 9 failed and not all put back, 124 deadline, 141 nobody "
+    "reads the answer (SIGPIPE).",
 )
 @click.option(
     "--root",
@@ -124,6 +141,10 @@ def vfioctl(ctx: click.Context, root: str | None, color: str, timeout: float, ve
         raise UsageError("--timeout: nan is no number of seconds")
     asked = root
     if root is not None and not os.path.isdir(root):
+        if not os.path.exists(root):
+            raise UsageError(
+                f"--root: there is no {root!r}", hint="vfioctl snapshot -o FILE makes one", subject=root
+            )
         if not os.path.isfile(root):
             raise UsageError(f"--root: {root!r} is no directory, and no archive of a snapshot", subject=root)
         from vfioctl.cli.roots import unpacked
@@ -153,8 +174,8 @@ def run(args: Sequence[str], machine: Machine | None = None) -> int:
     except click.Abort:
         messages.note("interrupted")
         return 130
-    except BrokenPipeError:
-        # The reader has gone (head, grep -q): end quietly, as a program killed by SIGPIPE would.
+    except (BrokenPipeError, _ReaderGone):
+        # (head, grep -q): end quietly, as a program killed by SIGPIPE would.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     except PermissionError as error:
@@ -198,6 +219,13 @@ def _wants_json(args: Sequence[str]) -> bool:
 
 def _usage(error: click.ClickException) -> UsageError:
     context = getattr(error, "ctx", None)
+    if isinstance(error, click.NoSuchOption) and context is not None:
+        root = context.find_root()
+        if context is not root and any(error.option_name in each.opts for each in root.command.params):
+            return UsageError(
+                f"no such option {error.option_name!r} after {context.info_name!r}",
+                hint=f"it goes before the command: {root.info_name} {error.option_name} ... {context.info_name}",
+            )
     hint = f"{context.command_path} --help explains it" if context is not None else None
     message = error.format_message()
     return UsageError(message[:1].lower() + message[1:].removesuffix("."), hint=hint)

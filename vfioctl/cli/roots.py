@@ -25,6 +25,13 @@ def unpacked(path: str, timeout: float) -> Iterator[str]:
             raise UsageError(
                 f"--root {path}: {error.message}", hint=error.hint, subject=path, code=error.code
             ) from error
+        if not os.path.isdir(os.path.join(directory, "sys")):
+            raise UsageError(
+                f"--root {path}: it is an archive, but of no snapshot: there is no sys in it",
+                hint="vfioctl snapshot -o FILE makes one",
+                subject=path,
+                code="archive",
+            )
         yield directory
 
 

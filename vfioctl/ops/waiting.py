@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from vfioctl.errors import DeadlinePassed, PermissionDenied
-from vfioctl.host.holders import VFIO_KINDS, Holder, details
+from vfioctl.host.holders import VFIO_KINDS, Holder, details, how_to_end
 from vfioctl.host.machine import Machine
 from vfioctl.model import Device, IommuGroup, Snapshot
 from vfioctl.ops.watching import looks
@@ -94,7 +94,7 @@ def _held(
         mine = tuple(h for h in found.holders if h.kind in VFIO_KINDS and h.key in some)
         who = "; ".join(dict.fromkeys(holder.sentence for holder in mine))
         if any(holder.certain for holder in mine):
-            unmet.append(Unmet(name, Missing(f"{name} is held: {who}", "end that user"), mine))
+            unmet.append(Unmet(name, Missing(f"{name} is held: {who}", how_to_end(mine)), mine))
             continue
         opened = _is_open(machine, snapshot, name) if mine or found.unseen != 0 else False
         if opened:

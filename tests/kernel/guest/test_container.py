@@ -101,6 +101,9 @@ def test_the_group_is_held_and_by_whom_is_said(
     refused = vfioctl("unbind", roles["edu"], "-J")
     assert refused.status == 6
     assert [holder["pid"] for holder in refused.json_error["holders"]] == [pid]
+    late = vfioctl("wait", roles["edu"], "--released", "--timeout", 0, "-J")
+    assert late.status == 124 and f"vfioctl:{work}"[:15] in late.json_error["message"]
+    assert "vfioctl container close" in late.json_error["hint"]
     assert driver_of(roles["edu"]) == "vfio-pci"
 
 

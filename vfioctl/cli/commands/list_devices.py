@@ -13,6 +13,7 @@ from vfioctl.cli.output import Columns, Output, emit, output_options
 from vfioctl.cli.session import Session
 from vfioctl.errors import UsageError
 from vfioctl.model import Device, IommuGroup
+from vfioctl.policy.subjects import find_group
 from vfioctl.policy.viability import judge
 
 COLUMNS: Columns = {
@@ -77,6 +78,7 @@ def command(
         wanted = _members(resolve_all(session, snapshot, subjects))
         devices = [d for d in devices if d.key in wanted]
     if group is not None:
+        find_group(snapshot, group)  # or there is none
         devices = [d for d in devices if d.group == group]
     if driver is not None:
         devices = [d for d in devices if fnmatch.fnmatchcase(d.driver or "-", driver)]

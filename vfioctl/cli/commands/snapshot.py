@@ -27,7 +27,8 @@ Examples:
 
 \b
 Exit status:
-  0 written, 2 the file is there already, 4 it may not be written, 7 it could not be written.""",
+  0 written, 2 the file is there already, or everybody may write to its directory, 4 it may not be written, 7 it could
+  not be written.""",
 )
 @click.option(
     "-o",

@@ -18,6 +18,7 @@ from vfioctl.errors import UsageError, visible
 from vfioctl.host.topology import read_functions
 from vfioctl.model import Device, IommuGroup, PciFunction, Snapshot, shown
 from vfioctl.policy import pci_tree
+from vfioctl.policy.subjects import find_group
 from vfioctl.policy.viability import judge
 
 COLUMNS: Columns = {
@@ -75,6 +76,8 @@ def command(
     and what the function could do where that is more.
     """
     snapshot = session.snapshot(subjects)
+    if group is not None:
+        find_group(snapshot, group)
     tops = _addresses(resolve_all(session, snapshot, subjects)) if subjects else None
     digits = None if class_ is None else hex_digits(class_, "--class")
 

@@ -8,6 +8,10 @@ from typing import Any, NamedTuple
 from vfioctl.errors import Busy
 from vfioctl.model import shown
 
+#: How the processes that keep vfioctl's containers call themselves, followed by the container's name, as far as the
+#: kernel's 15 bytes go.
+KEEPER = "vfioctl:"
+
 #: Kinds of holds on a device through VFIO: its group's node, its cdev, the file that either gives.
 VFIO_KINDS = frozenset({"vfio", "vfio-dev", "vfio-device"})
 
@@ -63,6 +67,15 @@ class Found(NamedTuple):
     unseen: int | None = 0
 
 
+def how_to_end(found: Sequence[Holder]) -> str:
+    """What makes holders let go."""
+    keeper = next((holder for holder in found if (holder.command or "").startswith(KEEPER)), None)
+    if keeper is None:
+        return "end that process"
+    who = keeper.user or f"uid {keeper.uid}"
+    return f"close that container, as {who}: vfioctl container list; vfioctl container close NAME"
+
+
 def details(found: Sequence[Holder]) -> dict[str, Any]:
     """The holders as an error carries them."""
     return {"holders": [holder._asdict() for holder in found]}
@@ -74,7 +87,7 @@ def being_unbound(address: str, found: Sequence[Holder]) -> Busy:
     return Busy(
         f"{address} is being taken from its VFIO driver, and the kernel waits for its user"
         + (f": {who}" if who else ""),
-        hint="end that user; the kernel then goes on by itself",
+        hint=f"{how_to_end(found)}; the kernel then goes on by itself",
         subject=address,
         code="being-unbound",
         details=details(found),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from vfioctl.policy.pci_config import is_gone
-from vfioctl.policy.topology.facts import DOWNSTREAM_PORT, ROOT_PORT, Facts
+from vfioctl.policy.topology.facts import CONVENTIONAL, DOWNSTREAM_PORT, ROOT_PORT, Facts
 from vfioctl.policy.topology.grouping import Placement, Reason, Topology, Unreadable
 from vfioctl.policy.viability import release_at_least
 
@@ -277,6 +277,15 @@ def _turn_on(case: Case, reason: Reason) -> Iterator[Note]:
 
 def _another_slot(case: Case) -> Note:
     topology = case.topology
+    cards = [
+        f for f in map(topology.facts.__getitem__, case.members) if not f.function.ids.class_.startswith("06")
+    ]
+    if all(card.port_type == CONVENTIONAL for card in cards):
+        return Note(
+            "another-slot",
+            "conventional PCI cards behind one bridge have one identity: each would need a slot behind a bridge of its"
+            " own, or a card for PCI Express in its place",
+        )
     used = {each.address for a in case.members for each in topology.above(topology.facts[a])}
     ports = [a for a in topology.facts if a not in used and a not in case.members and _isolates(topology, a)]
     if not ports:

@@ -110,7 +110,7 @@ class Explainer:
     def _by_rule(self, group: IommuGroup, rule: str) -> Explanation:
         detail = rules.detail_of(rule, group)
         names = tuple(shown(device.key) for device in group.devices)
-        real: bool | None = {"no-iommu": False, "mediated": None}.get(rule, True)
+        real: bool | None = {"no-iommu": False, "mediated": None, "unknown": None}.get(rule, True)
         agrees = rules.agrees(rule, group)
         found = [] if real else [Note(rule, detail)]
         if agrees is False:
