@@ -82,7 +82,7 @@ def arguments(
         machine.board.architecture.kernel_options,
         "panic=-1 quiet loglevel=5",
         # Less to do: what has been translated of a program serves the next one, too, if it is at the same address.
-        "mitigations=off audit=0 lsm=lockdown,yama init_on_alloc=0 norandmaps rcupdate.rcu_expedited=1 cryptomgr.notests",
+        "mitigations=off audit=0 lsm=lockdown init_on_alloc=0 norandmaps rcupdate.rcu_expedited=1 cryptomgr.notests",
         *machine.kernel_options,
     ]
     return [
