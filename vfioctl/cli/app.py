@@ -175,7 +175,7 @@ def run(args: Sequence[str], machine: Machine | None = None) -> int:
         messages.note("interrupted")
         return 130
     except (BrokenPipeError, _ReaderGone):
-        # (head, grep -q): end quietly, as a program killed by SIGPIPE would.
+        # To head, or grep -q: end quietly, as a program killed by SIGPIPE would.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     except PermissionError as error:

@@ -120,15 +120,17 @@ def end(pid: int) -> None:
 def readable(fd: int, seconds: float) -> bool:
     """Whether there is something to read, or the end of it, within so many seconds. (select(2) would know descriptors
     below 1024 only.)"""
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(max(0.0, seconds) * 1000))
+    return _comes(fd, select.POLLIN, seconds)
 
 
 def closed(fd: int, seconds: float) -> bool:
     """Whether the other end of a pipe is closed within so many seconds."""
+    return _comes(fd, 0, seconds)
+
+
+def _comes(fd: int, events: int, seconds: float) -> bool:
     poll = select.poll()
-    poll.register(fd, 0)
+    poll.register(fd, events)
     return bool(poll.poll(max(0.0, seconds) * 1000))
 
 

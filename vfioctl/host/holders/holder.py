@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from vfioctl.errors import Busy
@@ -10,10 +11,16 @@ from vfioctl.model import shown
 
 #: How the processes that keep vfioctl's containers call themselves, followed by the container's name, as far as the
 #: kernel's 15 bytes go.
-KEEPER = "vfioctl:"
+_KEEPER = "vfioctl:"
 
 #: Kinds of holds on a device through VFIO: its group's node, its cdev, the file that either gives.
 VFIO_KINDS = frozenset({"vfio", "vfio-dev", "vfio-device"})
+
+
+def keep_under(name: str) -> None:
+    """Has this process called the keeper of that container: what ps, and whoever finds a device held, sees."""
+    with suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as comm:
+        comm.write(f"{_KEEPER}{name}"[:15])
 
 
 class Holder(NamedTuple):
@@ -69,7 +76,7 @@ class Found(NamedTuple):
 
 def how_to_end(found: Sequence[Holder]) -> str:
     """What makes holders let go."""
-    keeper = next((holder for holder in found if (holder.command or "").startswith(KEEPER)), None)
+    keeper = next((holder for holder in found if (holder.command or "").startswith(_KEEPER)), None)
     if keeper is None:
         return "end that process"
     who = keeper.user or f"uid {keeper.uid}"

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from vfioctl.errors import UsageError
 from vfioctl.host import channel, memory
-from vfioctl.host.holders import KEEPER
+from vfioctl.host.holders import keep_under
 from vfioctl.host.machine import Machine
 from vfioctl.model import Snapshot
 from vfioctl.ops.backends import Member
@@ -171,8 +171,7 @@ class Kept:
             raise UsageError("the container has a name already", code="malformed-request")
         self.listener = channel.listen(path)
         self.path, self.name, self._inode = path, name, os.stat(path).st_ino
-        with suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as comm:
-            comm.write(f"{KEEPER}{name}"[:15])  # what ps, and whoever finds the device held, sees
+        keep_under(name)
 
     def close(self) -> None:
         """Lets everything go."""

@@ -243,7 +243,7 @@ def remedies(case: Case) -> tuple[Note, ...]:
             )
         )
     if codes & {"no-acs", "bridge-alias", "conventional", "bridge", "quirk"} or leaky:
-        found.append(_another_slot(case))
+        found.append(_another_slot(case, devices))
     if "no-acs" in codes:
         found.append(
             Note(
@@ -275,12 +275,9 @@ def _turn_on(case: Case, reason: Reason) -> Iterator[Note]:
         )
 
 
-def _another_slot(case: Case) -> Note:
+def _another_slot(case: Case, devices: Sequence[str]) -> Note:
     topology = case.topology
-    cards = [
-        f for f in map(topology.facts.__getitem__, case.members) if not f.function.ids.class_.startswith("06")
-    ]
-    if all(card.port_type == CONVENTIONAL for card in cards):
+    if devices and all(topology.facts[a].port_type == CONVENTIONAL for a in devices):
         return Note(
             "another-slot",
             "conventional PCI cards behind one bridge have one identity: each would need a slot behind a bridge of its"
